@@ -1,0 +1,74 @@
+"""Send a web response while it is still being made: any WSGI or ASGI app, any server.
+
+    app = streamkit.wrap(app, {"high_water": 256 * 1024})
+    return streamkit.stream(producer)
+
+Rule: the face hands names on and holds no logic.
+"""
+
+from . import asgi, errors, wsgi
+from .core.completion import html_completion
+from .core.headers import Headers
+from .core.response import StreamingResponse, stream
+from .core.stream import AsyncResponseStream, ResponseStream
+from .errors import (
+    AlreadyCommitted,
+    AlreadyServed,
+    ApplicationFailed,
+    BodyNotAllowed,
+    BodyTooLong,
+    BodyTooShort,
+    BufferLimitExceeded,
+    ClientDisconnected,
+    EngineUnavailable,
+    HeaderError,
+    InvalidTimeout,
+    NotAnApplication,
+    OptionsError,
+    ProducerError,
+    ProtocolViolation,
+    StreamAborted,
+    StreamClosed,
+    StreamError,
+    StreamKitError,
+    UnsupportedData,
+)
+from .middleware import wrap
+from .options import Options
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyCommitted",
+    "AlreadyServed",
+    "ApplicationFailed",
+    "AsyncResponseStream",
+    "BodyNotAllowed",
+    "BodyTooLong",
+    "BodyTooShort",
+    "BufferLimitExceeded",
+    "ClientDisconnected",
+    "EngineUnavailable",
+    "HeaderError",
+    "Headers",
+    "InvalidTimeout",
+    "NotAnApplication",
+    "Options",
+    "OptionsError",
+    "ProducerError",
+    "ProtocolViolation",
+    "ResponseStream",
+    "StreamAborted",
+    "StreamClosed",
+    "StreamError",
+    "StreamKitError",
+    "StreamingResponse",
+    "UnsupportedData",
+    "__version__",
+    "asgi",
+    "errors",
+    "html_completion",
+    "stream",
+    "wrap",
+    "wsgi",
+]

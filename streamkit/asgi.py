@@ -1,0 +1,329 @@
+"""The ASGI side: a middleware for any app, and how a description is carried out.
+
+    app = streamkit.asgi.StreamingMiddleware(app, {"high_water": 256 * 1024})
+
+What does not stream passes through as it is: the same messages in the same order.
+
+Rule: `http.response.start` is sent when it is known what follows it; until then an error is
+a real 500. After a leave nothing is awaited for a client that is not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeAlias
+
+from .core.context import inherited
+from .core.framing import Body, Request, has_body
+from .core.headers import Pairs
+from .core.producers import Kind
+from .core.response import StreamingResponse, carried_out_by
+from .engines import task, thread
+from .engines.ending import (
+    ASGI_LOG,
+    log_error,
+    needs_settling,
+    outcome_of,
+    settle,
+    settle_async,
+)
+from .engines.inbox import Inbox
+from .engines.pull import UNBOUNDED, AsyncPull
+from .engines.send import ScopeStream, body_message, encoded, plain_answer, send_whole, spooled, uncancel
+from .engines.spool import Spool
+from .engines.task import TaskStream
+from .engines.thread import ThreadStream
+from .engines.twin import on_worker
+from .errors import BufferLimitExceeded, ClientDisconnected, NotAnApplication, ProtocolViolation
+from .options import Options
+from .types import ASGIApp, EngineName, Message, Outcome, Receive, Scope, Send
+
+__all__ = ["StreamingMiddleware", "respond"]
+
+KEY = "streamkit.stream"
+
+ChannelStream: TypeAlias = "ThreadStream | TaskStream"
+Reader: TypeAlias = "ThreadStream | TaskStream | AsyncPull"
+
+_DEFAULTS = Options()
+_CLEANUP_SECONDS = 3.0  # how long a cancelled producer may tidy up; gunicorn waits as long for us
+
+
+class StreamingMiddleware:
+    """Give an ASGI app its response stream, and every stream in it the same care.
+
+    `options` is an `Options` or a mapping; keyword arguments go over it. Raises
+    `OptionsError` and `NotAnApplication`.
+    """
+
+    def __init__(
+        self, app: ASGIApp, options: Options | Mapping[str, Any] | None = None, **overrides: Any
+    ) -> None:
+        if not callable(app):
+            raise NotAnApplication(f"wanted an ASGI application, got {app!r}")
+        self.app = app
+        self.options = Options.of(options, overrides)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        stream = ScopeStream(self.options, scope, receive, send)
+        if KEY in scope:
+            stream.outer = scope[KEY]
+        scope[KEY] = stream
+        try:
+            await self.app(scope, stream.receive, stream.send)
+        except BaseException as error:
+            await stream.conclude(error)
+        else:
+            if not stream.done:
+                await stream.conclude(None)
+
+
+# ---------------------------------------------------------------- descriptions
+
+
+async def respond(
+    response: StreamingResponse,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    options: Options | None = None,
+) -> None:
+    """Carry out a description as an ASGI application.
+
+    Options are the response's own over `options`, or over those of the wrapped app that
+    the request came through. An error before the commit is raised before anything is sent.
+    """
+    if scope["type"] != "http":
+        raise ProtocolViolation(f"a streamed response answers http requests, not {scope['type']!r}")
+    outer = scope.get(KEY)
+    carrier = outer if isinstance(outer, ScopeStream) else None
+    if options is None:
+        options = carrier.options if carrier is not None else _DEFAULTS
+    options = response.options_over(options)
+    request = Request.of_scope(scope)
+    engine = response.engine_for(app_wide=options.engine)
+    response.begin()
+    stream, reader = _reader(response, options, request, engine)
+    if carrier is not None:
+        carrier.is_carried_by(stream)
+    if request.version < (1, 1) and options.http10 == "reject":
+        await _discard(stream, response)
+        await plain_answer(send, 505, "This response needs HTTP/1.1 or later.\n")
+    elif request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
+        await _head_only(stream, response, send)
+    else:
+        await _Exchange(stream, reader, receive, send).run()
+
+
+def _reader(
+    response: StreamingResponse, options: Options, request: Request, engine: EngineName
+) -> tuple[ChannelStream, Reader]:
+    if engine == "thread":
+        on_thread = ThreadStream(options, request, ASGI_LOG, response)
+        return on_thread, on_thread
+    pulled = (
+        response.kind is Kind.ASYNC_ITERABLE
+        and response.engine is None
+        and not response.keep_open
+        # Whoever is pulled cannot be waited for, and has the context of the request's own task.
+        and options.commit_after_for(response.media_type) is None
+        and not options.excluded_context
+    )
+    if pulled:
+        stream = TaskStream(options, request, ASGI_LOG, response, UNBOUNDED)
+        return stream, AsyncPull(stream)
+    stream = TaskStream(options, request, ASGI_LOG, response)
+    return stream, stream
+
+
+class _Exchange:
+    """One request whose description is being carried out: its producer, its reader, its leave."""
+
+    def __init__(self, stream: ChannelStream, reader: Reader, receive: Receive, send: Send) -> None:
+        self.stream = stream
+        self.reader = reader
+        self.send = send
+        self.inbox = Inbox(receive)
+        self.producer: asyncio.Task[None] | None = None
+        self.puller: asyncio.Task[Any] | None = None  # the request's own task, while it may be cut off
+        self.cut_off = False
+
+    async def run(self) -> None:
+        """Start the producer and send what it makes, to whatever end."""
+        stream = self.stream
+        self.inbox.watch(self._left)
+        try:
+            self._start()
+            await self._carry()
+        except asyncio.CancelledError as error:
+            self._stop_watching()
+            stream.leave()
+            await self._end(outcome_of(stream), error)
+            if not self.cut_off:
+                raise
+            uncancel()
+        except BaseException as error:
+            self._stop_watching()
+            stream._failed = True
+            outcome = outcome_of(stream)
+            stream.leave()
+            await self._end(outcome, error)
+            if outcome != "disconnected" or not isinstance(error, ClientDisconnected):
+                raise
+        else:
+            self._stop_watching()
+            await self._end(outcome_of(stream), ClientDisconnected())
+
+    def _start(self) -> None:
+        stream, excluded = self.stream, self.stream.options.excluded_context
+        if isinstance(stream, ThreadStream):
+            thread.start(stream, inherited(excluded))
+        elif self.reader is stream:
+            self.producer = task.start(stream, inherited(excluded) if excluded else None)
+        else:
+            self.puller = asyncio.current_task()
+
+    def _left(self) -> None:
+        """The client has left."""
+        self.stream.leave()
+        if self.puller is not None and not self.stream.ignore_disconnect:
+            self.cut_off = True
+            self.puller.cancel()
+
+    def _stop_watching(self) -> None:
+        self.puller = None
+        self.inbox.stop()
+
+    async def _carry(self) -> None:
+        stream, reader, send = self.stream, self.reader, self._hand_over
+        response = stream.response
+        assert response is not None
+        if self.producer is not None:
+            await asyncio.sleep(0)  # a producer that need not wait is over after this one turn
+        if not await reader.wait_head_async(stream.options.commit_after_for(response.media_type)):
+            await _commit(stream)
+        if stream._head is None:
+            stream.raise_error()
+            return  # the client left before there was anything to say
+        status, pairs = stream._head
+        if stream._body is Body.WHOLE:
+            await self._hold(status, pairs)
+            return
+        await send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
+        if not stream._chunks and not stream._done:
+            await send(body_message(b"", more=True))  # a commit alone: some servers wait for a body
+        while (chunk := await reader.read_async()) is not None:
+            if stream.ended:  # the end travels with the last chunk
+                await send(body_message(chunk, more=False))
+                return
+            await send(body_message(chunk, more=True))
+        if stream.connected:
+            await send(body_message(b"", more=False))
+
+    async def _hand_over(self, message: Message) -> None:
+        try:
+            await self.send(message)
+        except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
+            self.stream.leave()
+            raise ClientDisconnected from error
+
+    async def _hold(self, status: int, pairs: Pairs) -> None:
+        """Hold the body until it is complete; an error until then is a real 500."""
+        stream = self.stream
+        spool = Spool(stream.options.http10_limit)
+        try:
+            while (chunk := await self.reader.read_async()) is not None:
+                await spooled(spool, chunk)
+        except BufferLimitExceeded as error:
+            spool.close()
+            stream._failed = True
+            stream.refuse(error)
+            ASGI_LOG.warning("answered 505: %s", error)
+            await plain_answer(
+                self.send, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n"
+            )
+            return
+        except BaseException:
+            spool.close()
+            raise
+        await send_whole(self.send, status, pairs, spool)
+
+    async def _end(self, outcome: Outcome, error: BaseException) -> None:
+        """Bring the producer to its end, then tell whom it concerns."""
+        stream = self.stream
+        if isinstance(self.reader, AsyncPull):
+            await self.reader.close(error)
+        if outcome != "finished":
+            await _settle(stream, outcome)
+        await self._join()
+        await _settle(stream, outcome)
+
+    async def _join(self) -> None:
+        producer, stream = self.producer, self.stream
+        if producer is None or producer.done():
+            return
+        task.keep(producer)
+        if stream.response is not None and stream.response.keep_open and stream._outcome == "finished":
+            return
+        if stream.connected or not stream.ignore_disconnect:
+            if not stream._done or not stream.connected:
+                producer.cancel()
+            await asyncio.wait([producer], timeout=_CLEANUP_SECONDS)
+            if not producer.done():
+                ASGI_LOG.warning("%r goes on after its cancellation", stream.response)
+        else:
+            await asyncio.wait([producer])
+
+
+async def _commit(stream: ChannelStream) -> None:
+    if isinstance(stream, TaskStream):
+        await stream.commit()
+    elif stream.__dict__.get("_commit_hooks"):
+        await on_worker(stream.commit)
+    else:
+        stream.commit()
+
+
+def _settle(stream: ChannelStream, outcome: Outcome) -> Awaitable[None]:
+    """Set the outcome; the hooks of a synchronous stream run on a worker."""
+    if isinstance(stream, TaskStream):
+        return settle_async(stream, outcome)
+    return _settle_thread(stream, outcome)
+
+
+async def _settle_thread(stream: ThreadStream, outcome: Outcome) -> None:
+    if stream._outcome is None and needs_settling(stream):
+        context = inherited(stream.options.excluded_context)
+        await on_worker(lambda: context.run(settle, stream, outcome))
+    else:
+        settle(stream, outcome)
+
+
+async def _head_only(stream: ChannelStream, response: StreamingResponse, send: Send) -> None:
+    """The head as for GET; the producer never runs."""
+    await _commit(stream)
+    assert stream._head is not None
+    status, pairs = stream._head
+    await send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
+    await send(body_message(b"", more=False))
+    await _discard(stream, response)
+
+
+async def _discard(stream: ChannelStream, response: StreamingResponse) -> None:
+    """End a stream whose producer is not to run."""
+    stream._end(None)
+    try:
+        if response.kind is Kind.ASYNC_ITERABLE:
+            await task.close_iterator(response.producer, response.producer)
+        else:
+            thread.close_iterator(response.producer, response.producer)
+    except Exception as error:
+        log_error(stream, "closing the iterable failed", error)
+    await _settle(stream, "finished")
+
+
+carried_out_by(asgi=respond)

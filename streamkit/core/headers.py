@@ -1,0 +1,179 @@
+"""The headers of one response: validated when set, frozen at the commit.
+
+Rule: a head that leaves has been through `finished`, whoever made it. What is added to
+every stream, and what is taken off, stands there and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from werkzeug.datastructures import Headers as WerkzeugHeaders
+from werkzeug.http import parse_options_header
+
+from ..errors import AlreadyCommitted, HeaderError
+from ..options import Options
+from ..syntax import check_name, check_value
+from .framing import Body
+
+Items: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]] | None"
+Pairs: TypeAlias = list[tuple[str, str]]
+
+# Each item of a body of one of these types is complete in itself: made to be read as it comes.
+STREAMING_TYPES = frozenset(
+    {
+        "text/event-stream",
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/json-seq",
+        "multipart/x-mixed-replace",
+    }
+)
+
+_MUTATORS = (
+    "__delitem__", "__ior__", "__setitem__", "add", "add_header", "clear", "extend", "pop", "popitem",
+    "remove", "set", "setdefault", "setlist", "setlistdefault", "update",
+)  # fmt: skip
+
+
+class Headers(WerkzeugHeaders):
+    """Werkzeug's headers, which refuse what may not be sent, and freeze at the commit.
+
+    Raises `HeaderError` for names that are no token or hop-by-hop and for values with CR,
+    LF or NUL, and `AlreadyCommitted` for every change after the commit.
+    """
+
+    frozen = False
+
+    def __init__(self, defaults: Items = None) -> None:
+        super().__init__()
+        if defaults is not None:
+            try:
+                self.extend(defaults)
+            except (TypeError, AttributeError):
+                raise HeaderError(
+                    f"wanted headers as a mapping or as pairs of name and value, got {defaults!r}"
+                ) from None
+
+    def freeze(self) -> None:
+        """From now on every change raises `AlreadyCommitted`."""
+        self.frozen = True
+
+    def check_open(self) -> None:
+        if self.frozen:
+            raise AlreadyCommitted("change a header")
+
+    def check(self) -> None:
+        """Refuse what a change has brought in, and take it out again."""
+        for index, (name, value) in enumerate(self._list):
+            try:
+                check_value(check_name(name), value)
+            except HeaderError:
+                del self._list[index]
+                raise
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
+
+
+def _guarded(name: str) -> Callable[..., Any]:
+    change = getattr(WerkzeugHeaders, name)
+
+    def guarded(self: Headers, *args: Any, **kwargs: Any) -> Any:
+        self.check_open()
+        try:
+            result = change(self, *args, **kwargs)
+        except ValueError as error:  # werkzeug's word for a newline
+            raise error if isinstance(error, HeaderError) else HeaderError(str(error)) from None
+        self.check()
+        # A commit in another thread may have come between: then this change was too late.
+        self.check_open()
+        return result
+
+    guarded.__name__ = name
+    guarded.__doc__ = change.__doc__
+    return guarded
+
+
+for _name in _MUTATORS:
+    setattr(Headers, _name, _guarded(_name))
+
+
+def media_type_of(content_type: str) -> str:
+    """`text/html` of `text/html; charset=utf-8`, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def charset_of(content_type: str) -> str:
+    """The charset that text is sent in; UTF-8 where none is named."""
+    if "charset" not in content_type.lower():
+        return "utf-8"
+    charset = parse_options_header(content_type)[1].get("charset", "utf-8")
+    try:
+        "".encode(charset)
+    except LookupError:
+        raise HeaderError(f"Content-Type names an unknown charset: {content_type!r}") from None
+    return charset
+
+
+def is_streaming(headers: Iterable[tuple[str, str]]) -> bool:
+    """Whether the media type alone says that this is a stream."""
+    return any(
+        name.lower() == "content-type" and media_type_of(value) in STREAMING_TYPES for name, value in headers
+    )
+
+
+def value_of(headers: Iterable[tuple[str, str]], lowered: str) -> str | None:
+    """The first value under this name (given in lower case), or None."""
+    for name, value in headers:
+        if name.lower() == lowered:
+            return value
+    return None
+
+
+def finished(
+    headers: Pairs,
+    options: Options,
+    body: Body,
+    *,
+    content_length: int | None = None,
+    default_type: str | None = "text/plain; charset=utf-8",
+    foreign: bool = False,
+) -> Pairs:
+    """The head of a stream as it leaves: completed, and freed of what only whole bodies have.
+
+    `foreign` says that other code made the stream: then an ETag on it is some layer's, not
+    the application's, and is taken off too. Content-Length is ours alone.
+    """
+    dropped = {"content-length", "etag"} if foreign else {"content-length"}
+    if body is Body.NONE:
+        return [pair for pair in headers if pair[0].lower() not in ("content-length", "content-type")]
+    head: Pairs = []
+    present: set[str] = set()
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered in dropped:
+            continue
+        present.add(lowered)
+        head.append((name, _cache_control(value)) if lowered == "cache-control" else (name, value))
+    if default_type is not None and "content-type" not in present:
+        head.append(("Content-Type", default_type))
+    if options.cache_control is not None and "cache-control" not in present:
+        head.append(("Cache-Control", options.cache_control))
+    for name, extra in options.headers.items():
+        if extra is not None and name.lower() not in present:
+            head.append((name, extra))
+    if content_length is not None:
+        head.append(("Content-Length", str(content_length)))
+    return head
+
+
+def _cache_control(value: str) -> str:
+    """The application's own value, without the `public` that `no-store` contradicts."""
+    directives = [directive.strip() for directive in value.split(",")]
+    lowered = [directive.lower() for directive in directives]
+    if "no-store" in lowered and "public" in lowered:
+        return ", ".join(directive for directive in directives if directive.lower() != "public")
+    return value

@@ -1,0 +1,92 @@
+"""What can make the chunks of a body.
+
+A producer is a function that takes the stream, an async function that does, an iterable
+of text and bytes, or an async iterable of them.
+
+Rule: `kind_of` is the only place that tells them apart, and refuses everything else with
+a `ProducerError` that says what to write instead.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, Iterable
+from enum import Enum
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+from ..errors import ProducerError
+
+
+class Kind(Enum):
+    FUNCTION = "function"
+    COROUTINE_FUNCTION = "async function"
+    ITERABLE = "iterable"
+    ASYNC_ITERABLE = "async iterable"
+
+    @property
+    def is_async(self) -> bool:
+        return self in (Kind.COROUTINE_FUNCTION, Kind.ASYNC_ITERABLE)
+
+    @property
+    def is_iterable(self) -> bool:
+        return self in (Kind.ITERABLE, Kind.ASYNC_ITERABLE)
+
+
+_WANTED = (
+    "wanted a producer: a function that takes the stream, an async function that does, "
+    "an iterable of str or bytes, or an async iterable of them"
+)
+_OTHER_FLAGS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def kind_of(producer: object) -> Kind:
+    """Which of the four kinds this is; `ProducerError` if it is none."""
+    if type(producer) is FunctionType and not producer.__code__.co_flags & _OTHER_FLAGS:
+        return Kind.FUNCTION
+    if isinstance(producer, (str, bytes, bytearray, memoryview)):
+        raise ProducerError(
+            f"{_WANTED}; got one {type(producer).__name__}, which would be sent a character at a time: "
+            f"put it into a list"
+        )
+    if inspect.iscoroutine(producer):
+        producer.close()
+        raise ProducerError(f"{_WANTED}; got a coroutine: pass the async function itself, without calling it")
+    if hasattr(type(producer), "__aiter__"):
+        return Kind.ASYNC_ITERABLE
+    if isinstance(producer, Iterable):
+        return Kind.ITERABLE
+    if not callable(producer) or isinstance(producer, type):
+        raise ProducerError(f"{_WANTED}; got {type(producer).__name__}: {producer!r}")
+    return _kind_of_callable(producer)
+
+
+def _kind_of_callable(producer: Any) -> Kind:
+    function = producer
+    while isinstance(function, partial):
+        function = function.func
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ProducerError(
+            f"{_WANTED}; got the generator function {producer!r}: call it and pass the generator"
+        )
+    return Kind.COROUTINE_FUNCTION if inspect.iscoroutinefunction(function) else Kind.FUNCTION
+
+
+def is_one_shot(producer: object) -> bool:
+    """Whether the producer is an iterator, whose chunks can be had only once."""
+    return hasattr(type(producer), "__next__") or hasattr(type(producer), "__anext__")
+
+
+def check_returned(producer: object, returned: object) -> None:
+    """Refuse what a function producer returned unused: nothing is lost silently."""
+    if returned is None:
+        return
+    if inspect.isawaitable(returned):
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise ProducerError(f"{producer!r} returned an awaitable: pass an async function instead")
+    if inspect.isgenerator(returned) or isinstance(returned, AsyncIterable):
+        raise ProducerError(f"{producer!r} returned a generator: pass the generator itself instead")

@@ -1,0 +1,218 @@
+"""The description of a streamed response, to be carried out by whoever serves it.
+
+    @app.get("/ticks")
+    def ticks():
+        return streamkit.stream(ticking)
+
+Rule: a description has not begun. Serving is calling it, `response(environ,
+start_response)` or `await response(scope, receive, send)`; how that is done, the two
+adapters have said with `carried_out_by`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, ClassVar, TypeAlias, overload
+
+from ..errors import AlreadyServed, EngineUnavailable, HeaderError, OptionsError, ProducerError
+from ..options import Options
+from ..syntax import check_status
+from ..types import EngineName, Environ, Producer, Receive, Scope, Send, StartResponse
+from .headers import STREAMING_TYPES, Headers, Items, Pairs, media_type_of
+from .producers import Kind, is_one_shot, kind_of
+
+Resource: TypeAlias = "AbstractContextManager[Any] | AbstractAsyncContextManager[Any]"
+
+_ENGINES = ("auto", "thread", "greenlet", "task")
+
+
+class StreamingResponse:
+    """A response that is sent while it is made: what, not yet when. See `stream`."""
+
+    _wsgi: ClassVar[Callable[..., Iterable[bytes]]]
+    _asgi: ClassVar[Callable[..., Awaitable[None]]]
+    _served = False
+
+    def __init__(
+        self,
+        producer: Producer,
+        *,
+        status: int = 200,
+        headers: Items = None,
+        content_type: str | None = "text/plain; charset=utf-8",
+        callback: Callable[[], object] | None = None,
+        keep_open: bool = False,
+        loop: bool = False,
+        content_length: int | None = None,
+        on_error: Callable[..., object] | None = None,
+        engine: EngineName | None = None,
+        resources: Iterable[Resource] = (),
+        options: Options | Mapping[str, Any] | None = None,
+    ) -> None:
+        self.producer: Any = producer
+        self.kind = kind_of(producer)
+        self.status = check_status(status)
+        self.headers = _described_headers(headers, content_type)
+        self.callback = _callable_or_none("callback", callback)
+        self.on_error = _callable_or_none("on_error", on_error)
+        self.keep_open = keep_open
+        self.loop = loop
+        self.content_length = _length_or_none(content_length)
+        self.engine = engine
+        self.resources: tuple[Any, ...] = tuple(resources) if resources else ()
+        self.options = None if options is None else Options.of(options, {})
+        if engine is not None and engine not in _ENGINES:
+            raise OptionsError([f"engine: wanted one of {', '.join(_ENGINES)} or None, got {engine!r}"])
+        if loop and self.kind.is_iterable:
+            raise ProducerError("loop=True calls its producer again and again: wanted a function, got an iterable")
+
+    @property
+    def endless(self) -> bool:
+        """Whether no end can be expected, so that the body cannot be held whole."""
+        return self.keep_open or self.loop or self.media_type in STREAMING_TYPES
+
+    @property
+    def media_type(self) -> str:
+        """The media type without its parameters, in lower case."""
+        for name, value in self.headers:
+            if name.lower() == "content-type":
+                return media_type_of(value)
+        return "text/plain"
+
+    def options_over(self, app_wide: Options) -> Options:
+        """The app's options with this response's own over them."""
+        return app_wide if self.options is None else app_wide.merged(self.options)
+
+    def begin(self) -> None:
+        """Note that serving begins; an iterator can be served once only (`AlreadyServed`)."""
+        if self._served and self.kind.is_iterable and is_one_shot(self.producer):
+            raise AlreadyServed(f"{self.producer!r} was served before and has no chunks left")
+        self._served = True
+
+    def engine_for(self, *, app_wide: EngineName) -> EngineName:
+        """`thread` or `task`, as the producer needs; `EngineUnavailable` if it cannot run so."""
+        fitting: EngineName = "task" if self.kind.is_async else "thread"
+        if fitting == "thread" and "greenlet" in (self.engine, app_wide):
+            raise EngineUnavailable(
+                "this version has no greenlet engine yet: leave `engine` out, or use 'thread'"
+            )
+        if self.engine in ("thread", "task", "greenlet") and self.engine != fitting:
+            raise EngineUnavailable(
+                f"engine {self.engine!r} cannot run this producer ({self.kind.value}): "
+                f"leave `engine` out, or use {fitting!r}"
+            )
+        return fitting
+
+    @overload
+    def __call__(self, environ: Environ, start_response: StartResponse, /) -> Iterable[bytes]: ...
+    @overload
+    def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> Awaitable[None]: ...
+    def __call__(self, *request: Any) -> Any:
+        """Serve it: as a WSGI app with two arguments, as an ASGI app with three."""
+        if len(request) == 3:
+            return StreamingResponse._asgi(self, *request)
+        if len(request) == 2:
+            return StreamingResponse._wsgi(self, *request)
+        raise TypeError(
+            "a response is called with (environ, start_response) or (scope, receive, send), "
+            f"not with {len(request)} arguments"
+        )
+
+    def __repr__(self) -> str:
+        return f"<StreamingResponse {self.status} {self.media_type} of {self.producer!r}>"
+
+
+def carried_out_by(
+    *,
+    wsgi: Callable[..., Iterable[bytes]] | None = None,
+    asgi: Callable[..., Awaitable[None]] | None = None,
+) -> None:
+    """An adapter says how it carries a description out: `wsgi(response, environ, start_response)`."""
+    if wsgi is not None:
+        StreamingResponse._wsgi = staticmethod(wsgi)
+    if asgi is not None:
+        StreamingResponse._asgi = staticmethod(asgi)
+
+
+def stream(
+    producer: Producer,
+    *,
+    status: int = 200,
+    headers: Items = None,
+    content_type: str | None = "text/plain; charset=utf-8",
+    callback: Callable[[], object] | None = None,
+    keep_open: bool = False,
+    loop: bool = False,
+    content_length: int | None = None,
+    on_error: Callable[..., object] | None = None,
+    engine: EngineName | None = None,
+    resources: Iterable[Resource] = (),
+    options: Options | Mapping[str, Any] | None = None,
+) -> StreamingResponse:
+    """Describe a response that is sent while `producer` makes it.
+
+    The producer is a function that takes the stream, an async function that does, an
+    iterable of text or bytes, or an async iterable; under WSGI and ASGI alike.
+
+    - `status`, `headers`, `content_type`: the head; a Content-Type among the headers wins.
+    - `callback()`: called once when the stream has ended, however, also if it never began.
+    - `keep_open`: the stream outlives its producer; whoever holds it writes on and closes it.
+    - `loop`: call the producer again and again, until the stream is closed or the client gone.
+    - `content_length`: in bytes; sent, and enforced with `BodyTooLong` and `BodyTooShort`.
+    - `on_error(stream, error)`: called once for each error after the commit.
+    - `engine`: `thread` or `task`, where the choice is not to be left to streamkit.
+    - `resources`: context managers entered before the producer runs, left after it has ended.
+    - `options`: options of this response, over those of the app.
+
+    Raises `ProducerError`, `HeaderError` and `OptionsError`, all before anything is sent.
+    """
+    return StreamingResponse(
+        producer,
+        status=status,
+        headers=headers,
+        content_type=content_type,
+        callback=callback,
+        keep_open=keep_open,
+        loop=loop,
+        content_length=content_length,
+        on_error=on_error,
+        engine=engine,
+        resources=resources,
+        options=options,
+    )
+
+
+def _described_headers(headers: Items, content_type: str | None) -> Pairs:
+    if headers is None:
+        return [] if content_type is None else _content_type_alone(content_type)
+    pairs = list(Headers(headers))
+    if content_type is not None and not any(name.lower() == "content-type" for name, _ in pairs):
+        pairs[:0] = _content_type_alone(content_type)
+    return pairs
+
+
+_CHECKED: dict[str, Pairs] = {}  # content types seen before, checked once
+
+
+def _content_type_alone(content_type: str) -> Pairs:
+    pairs = _CHECKED.get(content_type)
+    if pairs is None:
+        pairs = list(Headers([("Content-Type", content_type)]))
+        if len(_CHECKED) < 256:
+            _CHECKED[content_type] = pairs
+    return pairs
+
+
+def _callable_or_none(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise OptionsError([f"{name}: wanted a function or None, got {value!r}"])
+    return value
+
+
+def _length_or_none(length: object) -> int | None:
+    if length is None:
+        return None
+    if isinstance(length, bool) or not isinstance(length, int) or length < 0:
+        raise HeaderError(f"wanted content_length as a whole number of bytes from 0 up, got {length!r}")
+    return length

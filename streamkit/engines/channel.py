@@ -1,0 +1,307 @@
+"""The way of the bytes from a producer to a reader in another thread.
+
+A list of chunks and the room that is left, behind one mutex. Chunks are handed over one
+by one while the reader keeps up; those that wait for it travel together. The end is a
+flag, not an item: nothing that says "over" can ever wait for room.
+
+Rule: the mutex guards these few fields for a few instructions; no hook, no producer and no
+server is called under it. The stream does not know its reader, only how to wake it once,
+so a reader that was dropped is reclaimed and the producer told.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+from ..core.commit import State, after
+from ..core.framing import Body, Request
+from ..core.response import StreamingResponse
+from ..core.stream import BaseStream
+from ..errors import ClientDisconnected, StreamAborted, StreamClosed, StreamError
+from ..options import Options
+from .waits import reached
+
+Wake: TypeAlias = Callable[[], object]
+
+
+class Channel(BaseStream):
+    """The fields that both sides share, and what may be done with them."""
+
+    _error: BaseException | None = None  # what the reader has to raise at the end
+    _refusal: StreamError | None = None  # what every further write raises
+    _done: bool = False  # no chunk will follow
+    _direct: bool = False  # a plain write of bytes needs no further check
+    _wake: Wake | None = None  # wakes the reader that is parked
+    _committer: int | None = None  # the thread whose hooks run before the commit
+    _taken_bytes: int = 0
+
+    def __init__(
+        self,
+        options: Options,
+        request: Request,
+        log: logging.Logger,
+        response: StreamingResponse | None = None,
+        high_water: int | None = None,
+    ) -> None:
+        self.options = options
+        self.request = request
+        self._log = log
+        if response is not None:
+            self.response = response
+            self._status = response.status
+            self._pairs = response.headers
+        self._mutex = self._new_mutex()
+        self._chunks: list[bytes] = []
+        self._high_water = self._room = options.high_water if high_water is None else high_water
+        self._writers: list[Wake] = []  # wake the writers that wait for room
+
+    @staticmethod
+    def _new_mutex() -> threading.Lock:
+        return threading.Lock()
+
+    # -- the writer's side
+
+    def _commit_now(self) -> None:
+        """Fix the head and let the reader send it; the mutex is held."""
+        self._fix_head()
+        self._direct = self._limit is None and self._body in (Body.STREAM, Body.WHOLE)
+        self._wake_reader()
+        reached(self, "_when_committed")
+
+    def _append(self, chunk: bytes) -> None:
+        """Take the chunk; the mutex is held."""
+        size = len(chunk)
+        self._chunks.append(chunk)
+        self._room -= size
+        if self._limit is not None:
+            self._accepted += size
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        wake = self._wake
+        if wake is not None:
+            self._wake = None
+            wake()
+
+    def _wake_writers(self) -> None:
+        writers = self._writers
+        if writers:
+            self._writers = []
+            for wake in writers:
+                wake()
+
+    def _must_wait(self) -> bool:
+        """Whether the writer waits for the reader; raises if it never will read. The mutex is held."""
+        if not self._connected and not self.ignore_disconnect:
+            raise ClientDisconnected
+        if self._abort is not None:
+            raise StreamClosed(f"the stream was ended during the write: {self._abort}")
+        return self._room < 0 and self._connected
+
+    def _admits(self, size: int) -> bool:
+        if self._refusal is not None:
+            raise self._refusal
+        return super()._admits(size)
+
+    def close(self) -> None:
+        """Complete the response. Idempotent, and never waits. Raises `BodyTooShort`."""
+        if self.closed:
+            return
+        if self._head is None:
+            self._commit_for_close()
+        with self._mutex:
+            if self._state is not State.COMMITTED:
+                return
+            error = self._shortfall()
+            if error is None:
+                self._end_now(None)
+        if error is not None:
+            self._fall_short(error)
+            raise error
+
+    def _commit_for_close(self) -> None:
+        raise NotImplementedError
+
+    def _fall_short(self, error: StreamError) -> None:
+        """End as failed because the body is too short."""
+        raise NotImplementedError
+
+    def abort(self, reason: object = None) -> None:
+        """Cut the response short, so that no client takes it for whole. Idempotent, never waits."""
+        with self._mutex:
+            if self.closed:
+                return
+            self._abort = StreamAborted(reason)
+            self._chunks = []
+            self._state = after(self._state, "abort")
+            self._error = self._abort
+            self._finish()
+            self._wake_writers()
+
+    def _end(self, error: BaseException | None) -> None:
+        """No chunk will follow; with an error, the reader raises it after the last one."""
+        with self._mutex:
+            if self.closed:
+                return
+            self._end_now(error)
+
+    def _end_now(self, error: BaseException | None) -> None:
+        self._error = error
+        self._state = State.ABORTED if error is not None or self._state is State.STARTED else State.FINISHED
+        self._finish()
+
+    def _finish(self) -> None:
+        self._done = True
+        self._direct = False
+        self._wake_reader()
+        reached(self, "_when_committed")  # or it never will be
+
+    def refuse(self, error: StreamError) -> None:
+        """The reader takes no more: every write raises `error` from now on."""
+        with self._mutex:
+            self._refusal = error
+            self._chunks = []
+            self._room = self._high_water
+            self._direct = False
+            self._wake_writers()
+
+    # -- the reader's side
+
+    def _take(self) -> bytes:
+        """All that waits, in one piece; the mutex is held."""
+        chunks = self._chunks
+        self._chunks = []
+        self._room = self._high_water
+        if self._writers:
+            self._wake_writers()
+        chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._taken_bytes += len(chunk)
+        self._tail = chunk[-1:]
+        return chunk
+
+    def wait_head(self, timeout: float | None = None) -> bool:
+        """Wait in a thread until the head is fixed or the producer has ended; False after `timeout`."""
+        return self._park(self._head_is_settled, timeout)
+
+    def read(self) -> bytes | None:
+        """Wait in a thread for what comes next; None at the end. Raises the producer's error."""
+        while True:
+            with self._mutex:
+                if self._chunks:
+                    return self._take()
+                if self._done or not self._connected:
+                    break
+                signal = threading.Lock()
+                signal.acquire()
+                self._wake = signal.release
+            signal.acquire()
+        self.raise_error()
+        return None
+
+    def _park(self, ready: Callable[[], bool], timeout: float | None) -> bool:
+        with self._mutex:
+            if ready():
+                return True
+            signal = threading.Lock()
+            signal.acquire()
+            self._wake = signal.release
+        signal.acquire(timeout=-1 if timeout is None else timeout)
+        with self._mutex:
+            self._wake = None
+            return ready()
+
+    async def wait_head_async(self, timeout: float | None = None) -> bool:
+        """`wait_head` on a loop."""
+        with self._mutex:
+            if self._head_is_settled():
+                return True
+            future = self._park_on_loop()
+        await asyncio.wait([future], timeout=timeout)
+        with self._mutex:
+            self._wake = None
+            return self._head_is_settled()
+
+    def _head_is_settled(self) -> bool:
+        return self._head is not None or self._done or not self._connected
+
+    async def read_async(self) -> bytes | None:
+        """`read` on a loop."""
+        while True:
+            with self._mutex:
+                if self._chunks:
+                    return self._take()
+                if self._done or not self._connected:
+                    break
+                future = self._park_on_loop()
+            await future
+        self.raise_error()
+        return None
+
+    def _park_on_loop(self) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(_resolve, future)
+            except RuntimeError:  # the loop was closed under its request: nobody reads any more
+                self._connected = self._direct = False
+                self._wake_writers()
+
+        self._wake = wake
+        return future
+
+    def raise_error(self) -> None:
+        """Raise what ended the stream, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame
+
+    @property
+    def ended(self) -> bool:
+        """Whether the reader has had everything, and the end is a clean one."""
+        return self._done and not self._chunks and self._error is None
+
+    def leave(self) -> None:
+        """The reader is gone: nothing more is taken, and whoever waits is told."""
+        with self._mutex:
+            self._connected = self._direct = False
+            self._chunks = []
+            self._wake_reader()
+            self._wake_writers()
+
+    def abandon(self) -> None:
+        """`leave` for a destructor, which may run in the midst of anything."""
+        # The collector may have interrupted this very thread under this very mutex.
+        if self._mutex.acquire(blocking=False):
+            self._mutex.release()
+            self.leave()
+        else:
+            _thread.start_new_thread(self.leave, ())
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of the body that were handed to the server."""
+        return self._taken_bytes
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        with self._mutex:
+            return self._taken_bytes + sum(map(len, self._chunks))
+
+    @property
+    def at_line_start(self) -> bool:
+        with self._mutex:
+            return (self._chunks[-1] if self._chunks else self._tail).endswith((b"\n", b"\r"))
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,232 @@
+"""How a stream ends: its errors, its completion, its outcome, and whom they are told.
+
+Twins: `fail` and `settle` call application code from a thread, `fail_async` and
+`settle_async` from a loop.
+
+Rule: each error after the commit is reported once; a hook that raises is logged and the
+stream still ends; what the server will raise and log itself is not logged here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..core.completion import ENDS_CLEANLY, completion_for
+from ..core.framing import Body
+from ..core.headers import media_type_of
+from ..core.stream import AsyncResponseStream, BaseStream, ResponseStream
+from ..errors import ClientDisconnected, StreamClosed
+from ..types import Outcome
+from .waits import reached
+
+WSGI_LOG = logging.getLogger("streamkit.wsgi")
+ASGI_LOG = logging.getLogger("streamkit.asgi")
+
+
+def log_of(stream: BaseStream) -> logging.Logger:
+    """The log of the interface that carries this stream."""
+    log: logging.Logger = stream.__dict__.get("_log", WSGI_LOG)
+    return log
+
+
+def log_error(stream: BaseStream, what: str, error: BaseException) -> None:
+    """Log an error that nobody else will see."""
+    if isinstance(error, ClientDisconnected):
+        log_of(stream).debug("%s: the client has left", what)
+    else:
+        log_of(stream).error("%s", what, exc_info=error)
+
+
+def raisable(error: BaseException) -> BaseException:
+    """The error as it may leave us: a StopIteration, say, would look like a clean end to a server."""
+    if isinstance(error, (StopIteration, StopAsyncIteration, asyncio.CancelledError, GeneratorExit)):
+        mended = RuntimeError(f"the producer raised {type(error).__name__}")
+        mended.__cause__ = error
+        return mended
+    return error
+
+
+def is_leave(stream: BaseStream, error: BaseException | None) -> bool:
+    """Whether this error only says that the client has left."""
+    seen = 0
+    while error is not None and seen < 20:
+        if isinstance(error, ClientDisconnected):
+            return not stream.connected
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return False
+
+
+def is_held(stream: BaseStream) -> bool:
+    """Whether nothing has reached the client yet, so that an error is still a real 500."""
+    return stream._head is None or stream._body is Body.WHOLE
+
+
+def _completion(stream: BaseStream, error: BaseException) -> tuple[bytes | str | None, bool]:
+    """What to write after this error, and whether the end after it is clean."""
+    assert stream._head is not None
+    content_type = next((v for n, v in stream._head[1] if n.lower() == "content-type"), "")
+    clean = media_type_of(content_type) in ENDS_CLEANLY or stream.options.on_failure == "finish"
+    if stream._limit is not None or stream._body is not Body.STREAM:
+        return None, clean and stream._limit is None
+    try:
+        return completion_for(content_type, stream.options.completion, stream, error), clean
+    except Exception as fault:
+        log_error(stream, "a completion failed", fault)
+        return None, clean
+
+
+def fail(stream: ResponseStream, error: BaseException, end: Callable[[BaseException | None], None]) -> None:
+    """The producer raised: tell the hooks, complete, and `end` with the error, or None for a clean end."""
+    if _has_no_hooks(stream, error, end):
+        return
+    if stream._failure is not error:
+        report(stream, error)
+    if stream.closed:
+        stream._failed = True
+        log_error(stream, "the producer failed, and an on_error hook closed the stream", error)
+        return
+    text, clean = _completion(stream, error)
+    if text:
+        try:
+            stream.write(text)
+        except (ClientDisconnected, StreamClosed):
+            clean = False  # the leave says it all
+    _end_failed(stream, error, end, clean)
+
+
+async def fail_async(
+    stream: AsyncResponseStream, error: BaseException, end: Callable[[BaseException | None], None]
+) -> None:
+    """`fail`, awaited."""
+    if _has_no_hooks(stream, error, end):
+        return
+    if stream._failure is not error:
+        await report_async(stream, error)
+    if stream.closed:
+        stream._failed = True
+        log_error(stream, "the producer failed, and an on_error hook closed the stream", error)
+        return
+    text, clean = _completion(stream, error)
+    if text:
+        try:
+            await stream.write(text)
+        except (ClientDisconnected, StreamClosed):
+            clean = False  # the leave says it all
+    _end_failed(stream, error, end, clean)
+
+
+def _end_failed(
+    stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None], clean: bool
+) -> None:
+    stream._failed = True
+    if clean:
+        log_error(stream, "the producer failed; its stream was ended cleanly", error)
+    end(None if clean else raisable(error))
+
+
+def _has_no_hooks(
+    stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None]
+) -> bool:
+    """Ends that no hook hears of: the client's leave (told by `settle`), and all before the commit."""
+    if is_leave(stream, error):
+        end(None)
+        return True
+    if stream.closed:
+        if stream._failure is not error and stream._abort is None:
+            log_error(stream, "the producer failed after the end of its stream", error)
+        return True
+    if is_held(stream):
+        stream._failure = error
+        stream._failed = True
+        end(raisable(error))
+        return True
+    return False
+
+
+def report(stream: ResponseStream, error: BaseException) -> bool:
+    """Call the error hooks, each once; whether all of them returned."""
+    stream._failure = error
+    returned = True
+    for call in stream._error_calls():
+        try:
+            call(stream, error)
+        except Exception as fault:
+            returned = False
+            if fault is not error:
+                log_error(stream, "an on_error hook failed", fault)
+    return returned
+
+
+async def report_async(stream: AsyncResponseStream, error: BaseException) -> bool:
+    """`report`, awaited."""
+    stream._failure = error
+    returned = True
+    for call in stream._error_calls():
+        try:
+            await finished(call(stream, error))
+        except Exception as fault:
+            returned = False
+            if fault is not error:
+                log_error(stream, "an on_error hook failed", fault)
+    return returned
+
+
+def outcome_of(stream: BaseStream) -> Outcome:
+    """How this stream, which is over, has ended."""
+    if stream._abort is not None:
+        return "aborted"
+    if not stream.connected:
+        return "disconnected"
+    return "failed" if stream._failed else "finished"
+
+
+def needs_settling(stream: BaseStream) -> bool:
+    """Whether the end of this stream runs application code."""
+    return bool(
+        (stream.response is not None and stream.response.callback is not None)
+        or stream.__dict__.get("_finish_hooks")
+        or stream.options.on_finish is not None
+        or stream._error_calls()
+    )
+
+
+def settle(stream: ResponseStream, outcome: Outcome) -> None:
+    """Set the outcome and call whom it concerns, once; a second outcome changes nothing."""
+    if not stream._claim(outcome):
+        return
+    reached(stream, "_when_finished")
+    if _tells_of_leave(stream, outcome):
+        report(stream, ClientDisconnected())
+    for call in stream._finish_calls():
+        try:
+            call()
+        except Exception as fault:
+            log_error(stream, "an on_finish hook failed", fault)
+
+
+async def settle_async(stream: AsyncResponseStream, outcome: Outcome) -> None:
+    """`settle`, awaited."""
+    if not stream._claim(outcome):
+        return
+    reached(stream, "_when_finished")
+    if _tells_of_leave(stream, outcome):
+        await report_async(stream, ClientDisconnected())
+    for call in stream._finish_calls():
+        try:
+            await finished(call())
+        except Exception as fault:
+            log_error(stream, "an on_finish hook failed", fault)
+
+
+def _tells_of_leave(stream: BaseStream, outcome: Outcome) -> bool:
+    return outcome == "disconnected" and stream._head is not None and not stream.ignore_disconnect
+
+
+async def finished(result: Any) -> None:
+    """Await what a hook returned, if it can be awaited."""
+    if inspect.isawaitable(result):
+        await result

@@ -1,0 +1,104 @@
+"""One `receive()` for two: the application, and whoever watches for the client's leave.
+
+Some servers report a disconnect only once, and a request body must not be lost to a
+watcher; so everything is received here, kept for the application, and a disconnect is
+latched and repeated for whoever asks.
+
+Rule: at most one `receive()` of the server is under way, and at most `READ_AHEAD` bytes of
+a request body are held for an application that does not ask for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from ..types import Message, Receive
+
+READ_AHEAD = 64 * 1024  # bytes; uvicorn pauses reading at as many
+WATCH_AFTER = 0.02  # seconds; most responses are over by then and need no watcher
+
+
+class Inbox:
+    """What a server has to say about one request."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._held: deque[Message] = deque()
+        self._held_bytes = 0
+        self._receiving = False
+        self._waiting: list[asyncio.Future[None]] = []
+        self._on_leave: Callable[[], object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self.disconnected = False
+
+    async def receive(self) -> Message:
+        """The next message for the application."""
+        while True:
+            if self._held:
+                message = self._held.popleft()
+                self._held_bytes -= len(message.get("body", b""))
+                self._wake()
+                return message
+            if self.disconnected:
+                return {"type": "http.disconnect"}
+            if self._receiving:
+                await self._changed()
+                continue
+            return await self._next()
+
+    def watch(self, on_leave: Callable[[], object], after: float = WATCH_AFTER) -> None:
+        """Call `on_leave()` when the client leaves, until `stop`; begins `after` some seconds."""
+        self._on_leave = on_leave
+        if self.disconnected:
+            on_leave()
+            return
+        self._timer = asyncio.get_running_loop().call_later(after, self._start_watching)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._on_leave = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _start_watching(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while not self.disconnected:
+            if self._receiving or self._held_bytes > READ_AHEAD:
+                await self._changed()
+                continue
+            message = await self._next()
+            if message["type"] != "http.disconnect":
+                self._held.append(message)
+                self._held_bytes += len(message.get("body", b""))
+                self._wake()
+
+    async def _next(self) -> Message:
+        self._receiving = True
+        try:
+            message = await self._receive()
+        finally:
+            self._receiving = False
+            self._wake()
+        if message["type"] == "http.disconnect":
+            self.disconnected = True
+            if self._on_leave is not None:
+                self._on_leave()
+        return message
+
+    async def _changed(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)

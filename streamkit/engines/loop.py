@@ -1,0 +1,69 @@
+"""One event loop on a thread of its own, for asynchronous producers under WSGI.
+
+Rule: one a process, started on first use and made anew after a fork; it ends with the
+interpreter. Whoever gives it work does so with `call_soon_threadsafe`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+
+
+class LoopThread:
+    """The shared loop; `running()` starts it if need be."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def running(self) -> asyncio.AbstractEventLoop:
+        """The loop, running."""
+        loop = self._loop
+        if loop is not None:
+            return loop
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=loop.run_forever, name="streamkit-loop", daemon=True
+                )
+                self._thread.start()
+                self._loop = loop
+            return self._loop
+
+    def stop(self) -> None:
+        """End the loop and its thread; what still runs there is cancelled."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(timeout=1.0)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=1.0)
+        if not thread.is_alive():
+            loop.close()
+
+    def forget(self) -> None:
+        """After a fork: the thread exists in the parent only."""
+        self._lock = threading.Lock()
+        self._loop = self._thread = None
+
+
+async def _cancel_all() -> None:
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=0.5)
+
+
+loop_thread = LoopThread()
+atexit.register(loop_thread.stop)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=loop_thread.forget)

@@ -1,0 +1,178 @@
+"""Iterables, advanced by whoever reads them: no engine, no thread, no task.
+
+The stream is a channel that its own reader fills: each chunk is written to it and taken
+out again, so the head, the checks, the errors and the end are those of every stream.
+
+Rule: an iterable is closed by the thread or task that advanced it, on every path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from contextvars import Context
+from typing import Any
+
+from ..errors import ClientDisconnected
+from ..types import Chunk
+from . import task, thread
+from .ending import fail, fail_async, log_error
+from .task import TaskStream
+from .thread import ThreadStream
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+UNBOUNDED = sys.maxsize  # nobody else reads: what waits here was made on request
+_END: Any = object()
+
+
+class Pull:
+    """A synchronous iterable and its stream, as one reader (WSGI)."""
+
+    def __init__(self, stream: ThreadStream, context: Context | None) -> None:
+        self.stream = stream
+        self._run = _call if context is None else context.run
+        self._opened = ExitStack()
+        self._iterator: Iterator[Chunk] | None = None
+        self._is_open = False
+
+    def wait_head(self, timeout: float | None = None) -> bool:
+        """Advance until the head is fixed, or the iterable has ended."""
+        stream = self.stream
+        while stream._head is None and not stream._done:
+            self._run(self._advance)
+        return True
+
+    def read(self) -> bytes | None:
+        """What comes next; None at the end. Raises the iterable's error."""
+        stream = self.stream
+        while not stream._chunks:
+            if stream._done:
+                stream.raise_error()
+                return None
+            self._run(self._advance)
+        with stream._mutex:
+            return stream._take()
+
+    def _advance(self) -> None:
+        stream = self.stream
+        response = stream.response
+        assert response is not None
+        try:
+            if self._iterator is None:
+                self._is_open = True
+                for resource in response.resources:
+                    self._opened.enter_context(resource)
+                self._iterator = iter(response.producer)
+            chunk = next(self._iterator, _END)
+            if chunk is not _END:
+                stream.write(chunk)
+                return
+            self._is_open = False
+            thread.close_iterator(response.producer, self._iterator)
+            self._opened.close()
+        except BaseException as error:
+            self._close(error)
+            fail(stream, error, stream._end)
+            del error
+            return
+        thread.end_of_producer(stream, response)
+
+    def leave(self) -> None:
+        """The reader is gone: close the iterable here and now."""
+        self.stream.leave()
+        self._run(self._close, ClientDisconnected())
+
+    abandon = leave  # no lock of this thread's can be held: nobody else writes
+
+    def _close(self, error: BaseException) -> None:
+        """Close what is open, and log what that raises: the stream has its error already."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        response = self.stream.response
+        assert response is not None
+        try:
+            thread.close_iterator(response.producer, self._iterator)
+        except Exception as fault:
+            log_error(self.stream, "closing the iterable failed", fault)
+        try:
+            self._opened.__exit__(type(error), error, error.__traceback__)
+        except Exception as fault:
+            if fault is not error:
+                log_error(self.stream, "leaving a resource failed", fault)
+
+
+class AsyncPull:
+    """An asynchronous iterable and its stream, as one reader (ASGI)."""
+
+    def __init__(self, stream: TaskStream) -> None:
+        self.stream = stream
+        self._opened = AsyncExitStack()
+        self._iterator: AsyncIterator[Chunk] | None = None
+        self._is_open = False
+
+    async def wait_head_async(self, timeout: float | None = None) -> bool:
+        """Advance until the head is fixed, or the iterable has ended."""
+        stream = self.stream
+        while stream._head is None and not stream._done:
+            await self._advance()
+        return True
+
+    async def read_async(self) -> bytes | None:
+        """What comes next; None at the end. Raises the iterable's error."""
+        stream = self.stream
+        while not stream._chunks:
+            if stream._done:
+                stream.raise_error()
+                return None
+            await self._advance()
+        return stream._take()
+
+    async def _advance(self) -> None:
+        stream = self.stream
+        response = stream.response
+        assert response is not None
+        try:
+            if self._iterator is None:
+                self._is_open = True
+                await task.enter_all(self._opened, response.resources)
+                self._iterator = aiter(response.producer)
+            try:
+                chunk = await anext(self._iterator)
+            except StopAsyncIteration:
+                self._is_open = False
+                await task.close_iterator(response.producer, self._iterator)
+                await self._opened.aclose()
+            else:
+                await stream.write(chunk)
+                return
+        except BaseException as error:
+            await self.close(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            await fail_async(stream, error, stream._end)
+            del error
+            return
+        await task.end_of_producer(stream, response)
+
+    async def close(self, error: BaseException) -> None:
+        """Close what is open, and log what that raises: the stream has its error already."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        response = self.stream.response
+        assert response is not None
+        try:
+            await task.close_iterator(response.producer, self._iterator)
+        except Exception as fault:
+            log_error(self.stream, "closing the iterable failed", fault)
+        try:
+            await self._opened.__aexit__(type(error), error, error.__traceback__)
+        except Exception as fault:
+            if fault is not error:
+                log_error(self.stream, "leaving a resource failed", fault)

@@ -1,0 +1,46 @@
+"""Bodies that are held whole: in memory first, on disk above 1 MiB.
+
+Rule: whoever makes a spool closes it; nothing is read before the last byte is written.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+from ..errors import BufferLimitExceeded
+
+IN_MEMORY = 1024 * 1024  # bytes
+_PIECE = 64 * 1024  # bytes
+
+
+class Spool:
+    """A body under a limit; `BufferLimitExceeded` when it passes that."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  # closed by `close`
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the next write may touch the disk."""
+        return self.size > IN_MEMORY
+
+    def write(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self.size > self.limit:
+            raise BufferLimitExceeded(self.limit)
+        self._file.write(chunk)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body from its start, in pieces; closes the spool at the end."""
+        try:
+            self._file.seek(0)
+            while piece := self._file.read(_PIECE):
+                yield piece
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._file.close()

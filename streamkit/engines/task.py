@@ -1,0 +1,311 @@
+"""Asynchronous producers as tasks, written to from their loop.
+
+`TaskStream` has its reader on the same loop (ASGI) and needs no lock; `BridgeStream` has
+its reader in a thread (WSGI) and its producer on the shared loop thread.
+
+Rule: the twin of `thread`; only `await` differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import AsyncExitStack, nullcontext
+from contextvars import Context
+from functools import partial
+from typing import Any, cast
+
+from ..core.commit import State
+from ..core.producers import Kind, check_returned
+from ..core.response import StreamingResponse
+from ..core.stream import ResponseStream
+from ..errors import StreamError
+from ..types import Chunk
+from .channel import Channel, Wake, _resolve
+from .ending import fail_async, finished, report_async
+from .loop import loop_thread
+from .thread import may_go_on
+from .twin import Twin
+from .waits import LoopWaits
+
+_NO_MUTEX = cast("threading.Lock", nullcontext(True))
+
+
+class _NoLoop:
+    """Finished futures belong to no loop; a future only asks its loop whether it debugs."""
+
+    def get_debug(self) -> bool:
+        return False
+
+
+_READY: dict[int, asyncio.Future[int]] = {}
+
+
+def _ready(size: int) -> asyncio.Future[int]:
+    """An awaitable that gives `size` at once: finished, shared, and awaited in C."""
+    future = _READY.get(size)
+    if future is None:
+        future = asyncio.Future(loop=cast("asyncio.AbstractEventLoop", _NoLoop()))
+        future.set_result(size)
+        if len(_READY) < 4096:
+            _READY[size] = future
+    return future
+
+
+class LoopStream(Channel, LoopWaits):
+    """A response stream over a channel, for a producer on a loop."""
+
+    _loop: asyncio.AbstractEventLoop
+
+    def _waker(self, future: asyncio.Future[None]) -> Wake:
+        """How the reader wakes a writer that waits for room."""
+        raise NotImplementedError
+
+    def write(self, data: Chunk, /) -> Awaitable[int]:
+        return self._write(data)
+
+    async def _write(self, data: Chunk) -> int:
+        chunk = self._encode(data)
+        size = len(chunk)
+        if self._head is None:
+            self._check_open(size)
+            await self.commit()
+        with self._mutex:
+            full = False
+            if self._admits(size):
+                self._append(chunk)
+                full = self._room < 0
+        return await self._wait_for_room(size) if full else size
+
+    async def _wait_for_room(self, size: int) -> int:
+        """Wait until the reader has taken some."""
+        while True:
+            with self._mutex:
+                if not self._must_wait():
+                    return size
+                turn: asyncio.Future[None] = self._loop.create_future()
+                self._writers.append(self._waker(turn))
+            await turn
+
+    async def commit(self) -> None:
+        if self._head is not None:
+            return
+        me = id(asyncio.current_task())
+        with self._mutex:
+            committer = self._committer
+            if committer is None and self._state is State.STARTED:
+                hooks = self._taken("commit")
+                if not hooks:
+                    self._commit_now()
+                    return
+                self._committer = me
+        if committer is None:
+            if self._committer == me:
+                await self._commit_after(hooks)
+        elif committer == me:
+            raise StreamError("an on_commit hook may change the head, but not write the body")
+        else:
+            await self.wait_committed()
+
+    async def _commit_after(self, hooks: list[Callable[..., Any]]) -> None:
+        try:
+            while hooks:
+                for hook in hooks:
+                    await finished(hook(self))
+                hooks = self._taken("commit")  # a hook may have added one
+            with self._mutex:
+                if self._state is State.STARTED:
+                    self._commit_now()
+        finally:
+            self._committer = None
+
+    def _commit_for_close(self) -> None:
+        """A close cannot wait for hooks that may be coroutines: they run as a task, then it closes."""
+        with self._mutex:
+            if self._state is State.STARTED and not self.__dict__.get("_commit_hooks"):
+                self._commit_now()
+                return
+        if self._state is State.STARTED:
+            self._keep(self._commit_then_close())
+
+    async def _commit_then_close(self) -> None:
+        try:
+            await self.commit()
+            self.close()
+        except BaseException as error:
+            await fail_async(self, error, self._end)
+
+    def _fall_short(self, error: StreamError) -> None:
+        self._keep(fail_async(self, error, self._end))
+
+    def _run_late(self, hooks: list[Callable[..., Any]], *details: Any) -> None:
+        for hook in hooks:
+            result = hook(self, *details)
+            if asyncio.iscoroutine(result):
+                self._keep(result)
+
+    def _keep(self, coroutine: Any) -> None:
+        keep(self._loop.create_task(coroutine))
+
+    @property
+    def sync(self) -> ResponseStream:
+        return Twin(self, self._loop)
+
+
+class TaskStream(LoopStream):
+    """Producer and reader on one loop: nothing is shared between threads."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._loop = asyncio.get_running_loop()
+
+    @staticmethod
+    def _new_mutex() -> threading.Lock:
+        return _NO_MUTEX
+
+    def _waker(self, future: asyncio.Future[None]) -> Wake:
+        return partial(_resolve, future)
+
+    def _park_on_loop(self) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._wake = partial(_resolve, future)
+        return future
+
+    def write(self, data: Chunk, /) -> Awaitable[int]:
+        if self._direct and data.__class__ is bytes and data:
+            size = len(data)
+            self._chunks.append(data)  # type: ignore[arg-type]
+            room = self._room = self._room - size
+            wake = self._wake
+            if wake is not None:
+                self._wake = None
+                wake()
+            if room >= 0:
+                return _READY.get(size) or _ready(size)
+            return self._wait_for_room(size)
+        return self._write(data)
+
+
+class BridgeStream(LoopStream):
+    """Producer on the shared loop thread, reader in the server's thread."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._loop = loop_thread.running()
+        self._task: asyncio.Task[None] | None = None
+
+    def _waker(self, future: asyncio.Future[None]) -> Wake:
+        return partial(self._loop.call_soon_threadsafe, _resolve, future)
+
+    def start(self, context: Context) -> None:
+        """Run the stream's producer on the shared loop, in this context."""
+        self._loop.call_soon_threadsafe(self._start, context)
+
+    def _start(self, context: Context) -> None:
+        self._task = start(self, context)
+        keep(self._task)
+        if not self._connected and not self.ignore_disconnect:
+            self._task.cancel()
+
+    def leave(self) -> None:
+        super().leave()
+        if not self.ignore_disconnect:
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None and not self._done:
+            self._task.cancel()
+
+
+_kept: set[asyncio.Task[Any]] = set()
+
+
+def keep(task: asyncio.Task[Any]) -> None:
+    """Hold a task that nobody awaits: a loop refers to its tasks only weakly."""
+    _kept.add(task)
+    task.add_done_callback(_kept.discard)
+
+
+def start(stream: LoopStream, context: Context | None) -> asyncio.Task[None]:
+    """Run the stream's producer as a task of its loop; `context` None is a copy of the current one."""
+    if context is None:
+        return stream._loop.create_task(run(stream))
+    return context.run(stream._loop.create_task, run(stream))
+
+
+async def run(stream: LoopStream) -> None:
+    """Run the producer to its end, and end the stream as it ended."""
+    response = stream.response
+    assert response is not None
+    try:
+        if response.resources:
+            async with AsyncExitStack() as opened:
+                await enter_all(opened, response.resources)
+                await _produce(stream, response)
+        else:
+            await _produce(stream, response)
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and not stream.connected:
+            stream._end(None)  # by the leave; whoever cancelled does not wait for the word
+            return
+        await fail_async(stream, error, stream._end)
+        del error
+        return
+    await end_of_producer(stream, response)
+
+
+async def enter_all(opened: AsyncExitStack, resources: tuple[Any, ...]) -> None:
+    """Enter context managers of either kind."""
+    for resource in resources:
+        if hasattr(type(resource), "__aenter__"):
+            await opened.enter_async_context(resource)
+        else:
+            opened.enter_context(resource)
+
+
+async def end_of_producer(stream: LoopStream, response: StreamingResponse) -> None:
+    """The producer has returned: close its stream, unless it is to stay open."""
+    try:
+        if stream._head is None:
+            await stream.commit()
+        if not response.keep_open:
+            stream.close()
+    except BaseException as error:  # a hook of the commit, or a body that is too short
+        await fail_async(stream, error, stream._end)
+
+
+async def _produce(stream: LoopStream, response: StreamingResponse) -> None:
+    producer = response.producer
+    if response.kind is Kind.ASYNC_ITERABLE:
+        await _produce_from(stream, producer)
+    elif response.loop:
+        while not stream.closed and stream.connected:
+            try:
+                check_returned(producer, await producer(stream))
+            except Exception as error:
+                if not may_go_on(stream, error) or not await report_async(stream, error):
+                    raise
+            # A producer that never waits would keep its reader, and the whole loop, from running.
+            await asyncio.sleep(0)
+    else:
+        check_returned(producer, await producer(stream))
+
+
+async def _produce_from(stream: LoopStream, iterable: AsyncIterable[Chunk]) -> None:
+    iterator = aiter(iterable)
+    try:
+        async for chunk in iterator:
+            await stream.write(chunk)
+    finally:
+        await close_iterator(iterable, iterator)
+
+
+async def close_iterator(iterable: object, iterator: object) -> None:
+    """Close what was iterated, in the task that iterated it."""
+    for opened in (iterator, iterable) if iterator is not iterable else (iterable,):
+        close = getattr(opened, "aclose", None)
+        if close is not None:
+            await close()
+
+

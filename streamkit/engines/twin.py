@@ -1,0 +1,183 @@
+"""The synchronous twin of an asynchronous stream, for code in worker threads.
+
+    def export(stream):                     # in a thread
+        csv.writer(stream).writerow(...)
+    await run_in_threadpool(export, scope["streamkit.stream"].sync)
+
+Rule: each call is carried over to the stream's own loop and waited for, so order and
+backpressure are the stream's. On that loop's own thread it would wait for itself: refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from ..core.headers import Headers
+from ..core.stream import AsyncResponseStream, Hook, ResponseStream
+from ..errors import StreamError
+from ..types import Chunk, Outcome
+from .pool import pool
+
+Result = TypeVar("Result")
+
+
+class Twin(ResponseStream):
+    """Everything is the other stream's; only the waiting is done here."""
+
+    def __init__(self, origin: AsyncResponseStream, loop: asyncio.AbstractEventLoop) -> None:
+        self._origin = origin
+        self._loop = loop
+
+    def _wait_for(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        if _running_loop() is self._loop:
+            coroutine.close()
+            raise StreamError("`.sync` is for worker threads: on the event loop, await the stream itself")
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def write(self, data: Chunk, /) -> int:
+        async def write() -> int:
+            return await self._origin.write(data)
+
+        return self._wait_for(write())
+
+    def commit(self) -> None:
+        async def commit() -> None:
+            await self._origin.commit()
+
+        self._wait_for(commit())
+
+    def close(self) -> None:
+        async def close() -> None:
+            self._origin.close()
+
+        self._wait_for(close())
+
+    def abort(self, reason: object = None) -> None:
+        self._loop.call_soon_threadsafe(self._origin.abort, reason)
+
+    def wait_committed(self, timeout: float | None = None) -> bool:
+        return self._wait_for(self._origin.wait_committed(timeout))
+
+    def wait_finished(self, timeout: float | None = None) -> bool:
+        return self._wait_for(self._origin.wait_finished(timeout))
+
+    # -- the head
+
+    @property
+    def status(self) -> int:
+        return self._origin.status
+
+    @status.setter
+    def status(self, status: int) -> None:
+        self._origin.status = status
+
+    @property
+    def headers(self) -> Headers:
+        return self._origin.headers
+
+    def set_cookie(self, key: str, value: str = "", **attributes: Any) -> None:
+        self._origin.set_cookie(key, value, **attributes)
+
+    @property
+    def content_type(self) -> str:
+        return self._origin.content_type
+
+    # -- what has happened
+
+    @property
+    def committed(self) -> bool:
+        return self._origin.committed
+
+    @property
+    def closed(self) -> bool:
+        return self._origin.closed
+
+    @property
+    def connected(self) -> bool:
+        return self._origin.connected
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self._origin.outcome
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._origin.bytes_sent
+
+    def tell(self) -> int:
+        return self._origin.tell()
+
+    @property
+    def at_line_start(self) -> bool:
+        return self._origin.at_line_start
+
+    @property
+    def ignore_disconnect(self) -> bool:  # type: ignore[override]
+        return self._origin.ignore_disconnect
+
+    @ignore_disconnect.setter
+    def ignore_disconnect(self, ignore: bool) -> None:
+        self._origin.ignore_disconnect = ignore
+
+    # -- hooks: synchronous code, so they run on a worker thread and get this twin
+
+    def on_commit(self, hook: Hook) -> Hook:
+        self._origin.on_commit(self._on_worker(hook))
+        return hook
+
+    def on_error(self, hook: Hook) -> Hook:
+        self._origin.on_error(self._on_worker(hook))
+        return hook
+
+    def on_finish(self, hook: Hook) -> Hook:
+        self._origin.on_finish(self._on_worker(hook))
+        return hook
+
+    def _on_worker(self, hook: Callable[..., object]) -> Callable[..., Any]:
+        def carried(_: AsyncResponseStream, *details: object) -> Any:
+            if _running_loop() is not self._loop:
+                return hook(self, *details)  # added too late: at once, by the thread that added it
+            return on_worker(lambda: hook(self, *details))
+
+        return carried
+
+    def __repr__(self) -> str:
+        return f"<sync twin of {self._origin!r}>"
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+async def on_worker(call: Callable[[], Result]) -> Result:
+    """Run blocking code on a pooled thread and await its result."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def job() -> None:
+        try:
+            result = call()
+        except BaseException as error:
+            outcome: Callable[[], None] = _failing(future, error)
+        else:
+            outcome = _succeeding(future, result)
+        try:
+            loop.call_soon_threadsafe(outcome)
+        except RuntimeError:
+            pass  # the loop was closed: nobody waits for the result any more
+
+    pool.submit(job)
+    return await future
+
+
+def _succeeding(future: asyncio.Future[Result], result: Result) -> Callable[[], None]:
+    return lambda: None if future.done() else future.set_result(result)
+
+
+def _failing(future: asyncio.Future[Result], error: BaseException) -> Callable[[], None]:
+    return lambda: None if future.done() else future.set_exception(error)

@@ -1,0 +1,74 @@
+"""Waiting for the two milestones of a stream, from a thread or from a loop.
+
+Rule: a milestone is made by whoever waits first, so a stream nobody waits for has none.
+Whoever reaches it sets the stream's flag before it looks for waiters, and whoever waits
+makes the milestone before it looks at the flag; so none is missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import wait as wait_for_futures
+from typing import Literal
+
+from ..core.stream import AsyncResponseStream, BaseStream, ResponseStream
+
+Milestone = Literal["_when_committed", "_when_finished"]
+
+
+def reached(stream: BaseStream, milestone: Milestone) -> None:
+    """Release whoever waits for this milestone."""
+    future: Future[None] | None = stream.__dict__.get(milestone)
+    if future is not None:
+        try:
+            future.set_result(None)
+        except InvalidStateError:
+            pass  # two threads saw the milestone at once: the waiters are released
+
+
+def _future(stream: BaseStream, milestone: Milestone) -> Future[None]:
+    made: Future[None] = Future()
+    future: Future[None] = stream.__dict__.setdefault(milestone, made)
+    return future
+
+
+def _wait(
+    stream: BaseStream, milestone: Milestone, timeout: float | None, flag: Callable[[], bool]
+) -> bool:
+    stream._check_timeout(timeout)
+    future = _future(stream, milestone)
+    if not flag():
+        wait_for_futures([future], timeout)
+    return flag()
+
+
+async def _await(
+    stream: BaseStream, milestone: Milestone, timeout: float | None, flag: Callable[[], bool]
+) -> bool:
+    stream._check_timeout(timeout)
+    future = _future(stream, milestone)
+    if not flag():
+        await asyncio.wait([asyncio.wrap_future(future)], timeout=timeout)
+    return flag()
+
+
+class ThreadWaits(ResponseStream):
+    """`wait_committed` and `wait_finished` for threads."""
+
+    def wait_committed(self, timeout: float | None = None) -> bool:
+        return _wait(self, "_when_committed", timeout, lambda: self._head is not None)
+
+    def wait_finished(self, timeout: float | None = None) -> bool:
+        return _wait(self, "_when_finished", timeout, lambda: self._outcome is not None)
+
+
+class LoopWaits(AsyncResponseStream):
+    """`wait_committed` and `wait_finished` for loops."""
+
+    async def wait_committed(self, timeout: float | None = None) -> bool:
+        return await _await(self, "_when_committed", timeout, lambda: self._head is not None)
+
+    async def wait_finished(self, timeout: float | None = None) -> bool:
+        return await _await(self, "_when_finished", timeout, lambda: self._outcome is not None)

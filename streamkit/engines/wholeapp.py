@@ -1,0 +1,62 @@
+"""A whole WSGI application on a pooled worker, its server's thread reading what it writes.
+
+For `engine="thread"` and servers without a `write()`.
+
+Rule: the application's answer is kept where the middleware looks for it; what it writes
+goes through the channel of a thread stream.
+"""
+
+from __future__ import annotations
+
+from contextvars import Context
+from typing import Any
+
+from ..core.stream import BaseStream
+from ..errors import ApplicationFailed
+from ..types import Environ, WSGIApp
+from .ending import fail, log_error
+from .pool import pool
+from .thread import ThreadStream
+from .write import RequestStream
+
+
+class AppStream(ThreadStream):
+    """`environ["streamkit.stream"]` of an application on a worker."""
+
+    request_stream: RequestStream
+    returned: tuple[Any] | None = None  # what the application returned without streaming
+
+    @property
+    def carried(self) -> BaseStream | None:
+        return self.request_stream.carried
+
+    def is_carried_by(self, stream: BaseStream) -> None:
+        """A description is served inside: its stream is the response's."""
+        self.request_stream.is_carried_by(stream)
+
+    def start_app(self, app: WSGIApp, environ: Environ, context: Context) -> None:
+        """Run the application in this context."""
+        pool.submit(lambda: context.run(self._run, app, environ))
+
+    def _run(self, app: WSGIApp, environ: Environ) -> None:
+        try:
+            body = app(environ, self.request_stream.start)
+            if self._head is None:
+                self.returned = (body,)
+                self._end(None)
+                return
+            self._drop(body)
+            answer = self.request_stream.answer
+            if answer is not None and not self.closed and answer[0][:1] == "5":
+                raise ApplicationFailed(int(answer[0][:3]))
+            self.close()
+        except BaseException as error:
+            fail(self, error, self._end)
+
+    def _drop(self, body: Any) -> None:
+        close = getattr(body, "close", None)
+        if close is not None:
+            try:
+                close()
+            except Exception as error:
+                log_error(self, "closing what the application returned failed", error)

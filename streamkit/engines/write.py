@@ -1,0 +1,233 @@
+"""An application that writes from its server's stack, carried by the server's own `write()`.
+
+    def app(environ, start_response):
+        stream = environ["streamkit.stream"]
+        stream.write("now\\n")
+
+`RequestStream` stands in the environ of every request. It is also the `start_response`
+that the application gets, so that a request which does not stream costs this one object.
+
+Rule: until something touches it, it holds three references and does nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from ..core.commit import State, after
+from ..core.framing import Body, Request
+from ..core.stream import BaseStream
+from ..errors import (
+    ClientDisconnected,
+    EngineUnavailable,
+    ProtocolViolation,
+    StreamAborted,
+    StreamError,
+)
+from ..options import Options
+from ..syntax import status_line
+from ..types import Chunk, Environ, ExcInfo, StartResponse, Write, WSGIHeaders
+from .ending import fail, outcome_of, settle
+from .spool import Spool
+from .waits import ThreadWaits, reached
+
+Answer = tuple[str, WSGIHeaders, ExcInfo | None]
+
+_NO_WRITE = (
+    "this server's start_response returns no write(), so nothing can carry the stream while the "
+    "application is on the server's stack: use engine='thread', or return streamkit.stream(producer)"
+)
+
+
+class RequestStream(ThreadWaits):
+    """`environ["streamkit.stream"]`: the response stream of this request, made on first use."""
+
+    plain: bool = True  # nothing has touched it: the application answers by itself
+    answer: Answer | None = None  # what the application gave to start_response
+    carried: BaseStream | None = None  # the stream of a description served inside
+    outer: Any = None  # the stream of a wrap around this one
+    server_error: BaseException | None = None  # what the server's write() raised
+    spool: Spool | None = None  # a whole body, for HTTP/1.0
+    early: list[bytes] | None = None  # written by the application where the server has no write()
+    _server_write: Write | None = None
+    _server_started: bool = False
+    _foreign_write: Write | None = None
+    _error: BaseException | None = None
+    _sent: int = 0
+    _committing: bool = False
+
+    def __init__(self, options: Options, environ: Environ, start_response: StartResponse) -> None:
+        self.options = options
+        self.environ: Environ | None = environ
+        self._start_response = start_response
+
+    # -- the application's start_response
+
+    def start(self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None = None) -> Write:
+        """PEP 3333's `start_response`: kept until it is known whether this is a stream."""
+        if self.answer is not None:
+            self._start_again(exc_info)
+        self.answer = (status, headers, exc_info)
+        return self._write_through
+
+    def _start_again(self, exc_info: ExcInfo | None) -> None:
+        if exc_info is None:
+            raise ProtocolViolation(
+                "wanted one call of start_response, or exc_info with a further one; "
+                "got a second call without exc_info (PEP 3333)"
+            )
+        if self.early is not None or self._foreign_write is not None:
+            # "if exc_info is provided and headers have been sent, it must raise" -- PEP 3333
+            raise exc_info[1].with_traceback(exc_info[2])
+
+    def _write_through(self, chunk: bytes) -> None:
+        """PEP 3333's `write` for applications that use it: their head leaves with the first chunk."""
+        if self._foreign_write is None and self.early is None:
+            self.plain = False
+            self._foreign_write = self.release()
+            if self._foreign_write is None:
+                self.early = []
+        if self.early is not None:
+            self.early.append(chunk)
+        elif self._foreign_write is not None:
+            self._foreign_write(chunk)
+
+    def release(self, head: tuple[str, WSGIHeaders] | None = None) -> Write | None:
+        """Hand the application's answer (or `head` in its place) to the server."""
+        assert self.answer is not None
+        status, headers, exc_info = self.answer
+        if head is not None:
+            status, headers = head
+        return self._start_server(status, headers, exc_info)
+
+    def _start_server(self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None) -> Write | None:
+        if self._server_started and exc_info is None:
+            unavailable = EngineUnavailable(_NO_WRITE)
+            exc_info = (EngineUnavailable, unavailable, None)
+        self._server_started = True
+        if exc_info is None:
+            return self._start_response(status, headers)
+        try:
+            return self._start_response(status, headers, exc_info)
+        finally:
+            exc_info = None
+
+    # -- the stream
+
+    def _prepare(self) -> None:
+        """First use: what a stream needs that a request which does not stream never does."""
+        if self.plain:
+            self.plain = False
+        if self.environ is not None and "request" not in self.__dict__:
+            self.request = Request.of_environ(self.environ)
+
+    @property
+    def _lock(self) -> threading.Lock:
+        lock: threading.Lock = self.__dict__.setdefault("_own_lock", threading.Lock())
+        return lock
+
+    def _hooks(self, name: Any) -> Any:
+        self.plain = False
+        return super()._hooks(name)
+
+    def commit(self) -> None:
+        if self._head is not None or self.closed:
+            return
+        self._prepare()
+        if self._committing:
+            raise StreamError("an on_commit hook may change the head, but not write the body")
+        self._committing = True
+        try:
+            while hooks := self._taken("commit"):
+                for hook in hooks:
+                    hook(self)
+            self._begin()
+        finally:
+            self._committing = False
+        reached(self, "_when_committed")
+
+    def _begin(self) -> None:
+        if self.options.engine == "greenlet":
+            raise EngineUnavailable("this version has no greenlet engine yet: use engine='auto' or 'thread'")
+        if self.carried is not None or self._foreign_write is not None:
+            raise StreamError("this request is already answered by another stream")
+        self._fix_head()
+        assert self._head is not None
+        status, pairs = self._head
+        if self._body is Body.WHOLE:
+            self.spool = Spool(self.options.http10_limit)
+            return
+        self._server_write = self._start_server(status_line(status), pairs, None)
+        if self._server_write is None:
+            self._head, self._state = None, State.STARTED
+            raise EngineUnavailable(_NO_WRITE)
+
+    def write(self, data: Chunk, /) -> int:
+        chunk = data if data.__class__ is bytes else self._encode(data)
+        size = len(chunk)
+        if self._head is None:
+            self._check_open(size)
+            self.commit()
+        with self._lock:
+            if self._admits(size):
+                self._send(chunk)  # type: ignore[arg-type]
+        return size
+
+    def _send(self, chunk: bytes) -> None:
+        if self._limit is not None:
+            self._accepted += len(chunk)
+        if self.spool is not None:
+            self.spool.write(chunk)
+        else:
+            assert self._server_write is not None
+            try:
+                self._server_write(chunk)
+            except Exception as error:
+                # Each server has its own word for a leave; after any of them nothing more can be sent.
+                self._connected = False
+                self.server_error = error
+                raise ClientDisconnected from error
+        self._sent += len(chunk)
+        self._tail = chunk[-1:]
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.commit()
+        error = self._shortfall()
+        if error is not None:
+            fail(self, error, self._end)
+            raise error
+        if self._state is State.COMMITTED:
+            self._state = after(self._state, "finish")
+            if self.spool is None and self._connected:
+                settle(self, outcome_of(self))
+
+    def abort(self, reason: object = None) -> None:
+        if self.closed:
+            return
+        self.plain = False
+        self._abort = self._error = StreamAborted(reason)
+        self._state = after(self._state, "abort")
+
+    def _end(self, error: BaseException | None) -> None:
+        self._error = error
+        if self._state in (State.STARTED, State.COMMITTED):
+            self._state = State.FINISHED if error is None and self._head is not None else State.ABORTED
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of the body that were handed to the server."""
+        return 0 if self.spool is not None else self._sent
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self._sent
+
+    def is_carried_by(self, stream: BaseStream) -> None:
+        """A description is served inside: its stream is the response's."""
+        self.plain = False
+        self.carried = stream
+        if self.outer is not None:
+            self.outer.is_carried_by(stream)

@@ -1,0 +1,210 @@
+"""Everything that streamkit raises.
+
+    StreamKitError
+    ├── OptionsError            (ValueError)       options that do not hold, all in one message
+    ├── HeaderError             (ValueError)       a status, header or cookie that may not be sent
+    ├── InvalidTimeout          (ValueError)       a wait of less than nothing
+    ├── ProducerError           (TypeError)        what was given makes no chunks
+    ├── UnsupportedData         (TypeError)        what was written is neither text nor bytes
+    ├── NotAnApplication        (TypeError)        what was wrapped is neither WSGI nor ASGI
+    ├── ProtocolViolation                          the application broke PEP 3333 or the ASGI spec
+    ├── EngineUnavailable                          nothing here can carry the stream that way
+    └── StreamError                                one response stream cannot do that now
+        ├── AlreadyCommitted                       the head has left, it cannot change
+        ├── AlreadyServed                          a one-shot body was asked for twice
+        ├── StreamClosed        (ValueError)       written after the end, as with any closed file
+        ├── StreamAborted                          cut short by `abort`
+        ├── ClientDisconnected  (ConnectionError)  nobody is there to read
+        ├── BodyNotAllowed                         the status has no body (RFC 9110)
+        ├── BodyTooLong, BodyTooShort              against the declared Content-Length
+        ├── BufferLimitExceeded                    a whole HTTP/1.0 body over `http10_limit`
+        └── ApplicationFailed                      the application answered 5xx after its commit
+
+Rule: facts stand in attributes, the text in `__str__`; a message says what was
+wanted and what came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "AlreadyCommitted",
+    "AlreadyServed",
+    "ApplicationFailed",
+    "BodyNotAllowed",
+    "BodyTooLong",
+    "BodyTooShort",
+    "BufferLimitExceeded",
+    "ClientDisconnected",
+    "EngineUnavailable",
+    "HeaderError",
+    "InvalidTimeout",
+    "NotAnApplication",
+    "OptionsError",
+    "ProducerError",
+    "ProtocolViolation",
+    "StreamAborted",
+    "StreamClosed",
+    "StreamError",
+    "StreamKitError",
+    "UnsupportedData",
+]
+
+
+class StreamKitError(Exception):
+    """The root: whatever streamkit raises of its own is one of these."""
+
+
+class OptionsError(StreamKitError, ValueError):
+    """One or more options do not hold; `faults` has a sentence for each."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__(tuple(faults))
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        return "; ".join(self.faults)
+
+
+class HeaderError(StreamKitError, ValueError):
+    """A status, a header or a cookie that may not be sent."""
+
+
+class InvalidTimeout(StreamKitError, ValueError):
+    """A time-out that is neither None nor a number of seconds from 0 up."""
+
+    def __init__(self, timeout: object) -> None:
+        super().__init__(timeout)
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return f"wanted a timeout in seconds from 0 up, or None to wait without end, but got {self.timeout!r}"
+
+
+class ProducerError(StreamKitError, TypeError):
+    """What was given as a producer makes no chunks of text or bytes."""
+
+
+class UnsupportedData(StreamKitError, TypeError):
+    """What was written is neither text nor bytes."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(value)
+        self.value = value
+
+    def __str__(self) -> str:
+        shown = repr(self.value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        return (
+            "a stream takes str, bytes, bytearray or memoryview, "
+            f"but got {type(self.value).__name__}: {shown} (`stream << value` writes str(value))"
+        )
+
+
+class NotAnApplication(StreamKitError, TypeError):
+    """What was to be wrapped is neither a WSGI nor an ASGI application."""
+
+
+class ProtocolViolation(StreamKitError):
+    """The application broke a rule of its interface (PEP 3333 or the ASGI specification)."""
+
+
+class EngineUnavailable(StreamKitError):
+    """The engine that was asked for, or any engine at all, cannot carry this stream here."""
+
+
+class StreamError(StreamKitError):
+    """A response stream cannot do what it was asked to do now."""
+
+
+class AlreadyCommitted(StreamError):
+    """Status, headers and cookies cannot change once the head has left."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"cannot {self.what}: the response is committed, its status and headers have been sent"
+
+
+class AlreadyServed(StreamError):
+    """A response made from an iterator was served a second time; its chunks are gone."""
+
+
+class StreamClosed(StreamError, ValueError):
+    """The stream was closed before this write."""
+
+
+class StreamAborted(StreamError):
+    """The stream was cut short by `abort(reason)`."""
+
+    def __init__(self, reason: object = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return "the stream was aborted" + (f": {self.reason}" if self.reason is not None else "")
+
+
+class ClientDisconnected(StreamError, ConnectionError):
+    """The client has left. Nobody's mistake, and never logged as an error."""
+
+    def __str__(self) -> str:
+        return "the client has disconnected"
+
+
+class BodyNotAllowed(StreamError):
+    """Responses with this status have no body (RFC 9110, sections 6.4.1 and 15)."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"a response with status {self.status} has no body, so nothing may be written to it"
+
+
+class BodyTooLong(StreamError):
+    """More bytes than the declared Content-Length."""
+
+    def __init__(self, declared: int, sent: int) -> None:
+        super().__init__(declared, sent)
+        self.declared, self.sent = declared, sent
+
+    def __str__(self) -> str:
+        return f"the body would have {self.sent} bytes, but Content-Length says {self.declared}"
+
+
+class BodyTooShort(StreamError):
+    """The body ended before the declared Content-Length."""
+
+    def __init__(self, declared: int, sent: int) -> None:
+        super().__init__(declared, sent)
+        self.declared, self.sent = declared, sent
+
+    def __str__(self) -> str:
+        return f"the body has {self.sent} bytes, but Content-Length says {self.declared}"
+
+
+class BufferLimitExceeded(StreamError):
+    """A body that had to be held whole for an HTTP/1.0 client passed `http10_limit`."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the body is longer than the {self.limit} bytes that http10_limit lets us hold for an HTTP/1.0 client"
+
+
+class ApplicationFailed(StreamError):
+    """The application answered with a 5xx status after it had committed its stream."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"the application answered {self.status} after its response stream was committed"

@@ -1,0 +1,343 @@
+"""What a deployment may choose, as one frozen value.
+
+    Options(high_water=256 * 1024)                     keyword arguments
+    Options.from_mapping({"heartbeat": "none"})        a dict, or the strings of an ini file
+    app_wide.merged(of_one_response)                   what is set there wins over what is set here
+
+Rule: `RULES` says for each option what is accepted; whoever reads an option need not
+check it again. All faults are reported in one `OptionsError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from .errors import OptionsError
+from .syntax import check_name, check_value
+from .types import EngineName
+
+if TYPE_CHECKING:
+    from .core.stream import BaseStream
+
+__all__ = ["Options"]
+
+Completion: TypeAlias = "bytes | str | None | Callable[[Any, BaseException], bytes | str | None]"
+Rule: TypeAlias = Callable[[Any], Any]
+
+_UNSET: Any = object()
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _number(kind: str, *, whole: bool = False, optional: bool = False) -> Rule:
+    wanted = f"wanted {kind}" + (" or None" if optional else "")
+
+    def rule(value: Any) -> Any:
+        if value is None and optional:
+            return None
+        accepted = int if whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, accepted) or not 0 < value < math.inf:
+            raise ValueError(f"{wanted}, got {_shown(value)}")
+        return value if whole else float(value)
+
+    return rule
+
+
+def _one_of(*choices: str) -> Rule:
+    def rule(value: Any) -> Any:
+        if value not in choices:
+            raise ValueError(f"wanted one of {', '.join(choices)}, got {_shown(value)}")
+        return value
+
+    return rule
+
+
+def _names(*choices: str) -> Rule:
+    def rule(value: Any) -> tuple[str, ...]:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise ValueError(f"wanted a sequence of names, got {_shown(value)}")
+        names = tuple(value)
+        for name in names:
+            if not isinstance(name, str) or (choices and name not in choices):
+                wanted = "names out of " + ", ".join(choices) if choices else "names"
+                raise ValueError(f"wanted {wanted}, got {_shown(name)}")
+        return names
+
+    return rule
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"wanted True or False, got {_shown(value)}")
+    return value
+
+
+def _hook(value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise ValueError(f"wanted a function or None, got {_shown(value)}")
+    return value
+
+
+def _cache_control(value: Any) -> Any:
+    if value is not None:
+        _field("Cache-Control", value)
+    return value
+
+
+def _field(name: object, value: object) -> None:
+    check_value(check_name(name), value)
+
+
+def _headers(value: Any) -> Mapping[str, str | None]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"wanted a mapping of header names to values, got {_shown(value)}")
+    for name, field in value.items():
+        _field(name, "" if field is None else field)
+    return _over(DEFAULT_HEADERS, value)
+
+
+def _over(
+    below: Mapping[str, str | None], above: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    """Both mappings as one, names compared without case."""
+    lowered = {name.lower() for name in above}
+    return {**{name: value for name, value in below.items() if name.lower() not in lowered}, **above}
+
+
+def _completion(value: Any) -> Mapping[str, Completion]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"wanted a mapping of media types to completions, got {_shown(value)}")
+    for media_type, completion in value.items():
+        if not isinstance(media_type, str) or "/" not in media_type:
+            raise ValueError(f"wanted a media type such as text/html, got {_shown(media_type)}")
+        if not (completion is None or isinstance(completion, (bytes, str)) or callable(completion)):
+            raise ValueError(
+                f"wanted bytes, str, None or a function of (stream, error) for {media_type}, "
+                f"got {_shown(completion)}"
+            )
+    return {media_type.lower(): completion for media_type, completion in value.items()}
+
+
+# nginx and whoever copied it: "buffering can be enabled or disabled by passing yes or no".
+DEFAULT_HEADERS: Mapping[str, str | None] = {"X-Accel-Buffering": "no"}
+
+_SECONDS = "a positive number of seconds"
+_BYTES = "a positive whole number of bytes"
+
+RULES: Mapping[str, Rule] = {
+    "headers": _headers,
+    "cache_control": _cache_control,
+    "http10": _one_of("auto", "buffer", "stream", "reject"),
+    "http10_limit": _number(_BYTES, whole=True),
+    "commit_after": _number(_SECONDS, optional=True),
+    "heartbeat": _number(_SECONDS, optional=True),
+    "high_water": _number(_BYTES, whole=True),
+    "write_timeout": _number(_SECONDS),
+    "max_duration": _number(_SECONDS, optional=True),
+    "max_streams": _number("a positive whole number of streams", whole=True, optional=True),
+    "grace": _number(_SECONDS),
+    "signals": _flag,
+    "engine": _one_of("auto", "thread", "greenlet", "task"),
+    "strip": _names("etag", "gzip", "cache"),
+    "chunk_by_default": _flag,
+    "completion": _completion,
+    "on_failure": _one_of("abort", "finish"),
+    "on_error": _hook,
+    "on_finish": _hook,
+    "excluded_context": _names(),
+}
+
+DEFAULTS: Mapping[str, Any] = {
+    "headers": DEFAULT_HEADERS,
+    # no-store: Varnish shares one stream among clients without it; no-transform: HAProxy compresses.
+    "cache_control": "no-store, no-transform",
+    "http10": "auto",
+    "http10_limit": 64 * 1024 * 1024,
+    "commit_after": None,
+    "heartbeat": 15.0,  # proxies cut at 60 s of silence
+    "high_water": 64 * 1024,  # uvicorn and asyncio hold as many
+    "write_timeout": 60.0,  # nginx's send_timeout
+    "max_duration": None,
+    "max_streams": None,
+    "grace": 5.0,
+    "signals": True,
+    "engine": "auto",
+    "strip": ("etag", "gzip", "cache"),
+    "chunk_by_default": False,
+    "completion": {},
+    "on_failure": "abort",
+    "on_error": None,
+    "on_finish": None,
+    "excluded_context": (),
+}
+
+
+class Options:
+    """Options for an app, or for one response; see the table in the README.
+
+    Durations are in seconds and sizes in bytes, both greater than 0. Raises
+    `OptionsError` with every fault: unknown names (with the nearest right one)
+    and values that do not hold.
+
+    This version carries out every option but `heartbeat`, `write_timeout`,
+    `max_duration`, `max_streams`, `grace`, `signals`, `strip` and
+    `chunk_by_default`: those are checked and kept for the features that use them.
+    """
+
+    __slots__ = ("given", "given_headers", *RULES)
+
+    given: frozenset[str]  # the names that were set here, not taken from the defaults
+    given_headers: Mapping[str, str | None]  # and the headers among them
+    headers: Mapping[str, str | None]
+    cache_control: str | None
+    http10: Literal["auto", "buffer", "stream", "reject"]
+    http10_limit: int
+    commit_after: float | None
+    heartbeat: float | None
+    high_water: int
+    write_timeout: float
+    max_duration: float | None
+    max_streams: int | None
+    grace: float
+    signals: bool
+    engine: EngineName
+    strip: tuple[str, ...]
+    chunk_by_default: bool
+    completion: Mapping[str, Completion]
+    on_failure: Literal["abort", "finish"]
+    on_error: Callable[[BaseStream, BaseException], object] | None
+    on_finish: Callable[[BaseStream], object] | None
+    excluded_context: tuple[str, ...]
+
+    def __init__(self, **given: Any) -> None:
+        faults: list[str] = []
+        values = dict(DEFAULTS)
+        for name, value in given.items():
+            rule = RULES.get(name)
+            if rule is None:
+                faults.append(_unknown(name))
+                continue
+            try:
+                values[name] = rule(value)
+            except ValueError as error:
+                faults.append(f"{name}: {error}")
+        if faults:
+            raise OptionsError(faults)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "given", frozenset(given))
+        object.__setattr__(self, "given_headers", dict(given.get("headers", ())))
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Options:
+        """Options from a dict or from the strings of an ini file.
+
+        A string is read as the option's own kind: `none`, `true` and `false`, numbers,
+        comma lists, and one `Name: value` a line for headers. Raises `OptionsError`.
+        """
+        if not isinstance(mapping, Mapping):
+            raise OptionsError([f"options: wanted a mapping, got {_shown(mapping)}"])
+        faults: list[str] = []
+        given: dict[str, Any] = {}
+        for name, value in mapping.items():
+            if not isinstance(name, str):
+                faults.append(f"wanted names of options, got {_shown(name)}")
+            else:
+                given[name] = _from_text(name, value) if isinstance(value, str) else value
+        try:
+            options = cls(**given)
+        except OptionsError as error:
+            raise OptionsError([*faults, *error.faults]) from None
+        if faults:
+            raise OptionsError(faults)
+        return options
+
+    @classmethod
+    def of(cls, options: Options | Mapping[str, Any] | None, overrides: Mapping[str, Any]) -> Options:
+        """Options from either form, with keyword arguments over them."""
+        if options is None:
+            return cls.from_mapping(overrides)
+        base = options if isinstance(options, Options) else cls.from_mapping(options)
+        return base.merged(cls.from_mapping(overrides)) if overrides else base
+
+    def merged(self, other: Options) -> Options:
+        """These options with what was set in `other` over them; headers are merged by name."""
+        if not other.given:
+            return self
+        values = {name: getattr(self, name) for name in self.given}
+        for name in other.given:
+            values[name] = getattr(other, name)
+        if "headers" in self.given or "headers" in other.given:
+            values["headers"] = _over(self.given_headers, other.given_headers)
+        if "completion" in self.given and "completion" in other.given:
+            values["completion"] = {**self.completion, **other.completion}
+        return Options(**values)
+
+    def commit_after_for(self, media_type: str) -> float | None:
+        """Seconds that the head waits for the first chunk; None for as long as it takes."""
+        if media_type == "text/event-stream" and "commit_after" not in self.given:
+            return 1.0  # the browser's `open` fires on the head
+        return self.commit_after
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"options are frozen: cannot set {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"options are frozen: cannot delete {name}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Options):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in RULES)
+
+    __hash__ = None  # type: ignore[assignment]  # they hold mappings
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={getattr(self, name)!r}" for name in RULES if name in self.given)
+        return f"Options({given})"
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, RULES, n=1, cutoff=0.5)
+    return f"unknown option {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
+def _from_text(name: str, text: str) -> Any:
+    """An ini file's string as the option's kind; what does not read is left for the rule to refuse."""
+    text = text.strip()
+    if name == "headers":
+        return _headers_from_text(text)
+    if name in ("strip", "excluded_context"):
+        return tuple(part.strip() for part in text.split(",") if part.strip() and part.strip().lower() != "none")
+    if name in ("http10", "engine", "on_failure"):
+        return text.lower()
+    lowered = text.lower()
+    if lowered == "none":
+        return None
+    if name == "cache_control":
+        return text
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    for number in (int, float):
+        try:
+            return cast("float", number(text))
+        except ValueError:
+            continue
+    return text
+
+
+def _headers_from_text(text: str) -> Any:
+    fields: dict[str, str | None] = {}
+    for line in text.splitlines():
+        if line.strip():
+            name, colon, value = line.partition(":")
+            if not colon:
+                return line  # the rule says that this is no mapping
+            fields[name.strip()] = None if value.strip().lower() == "none" else value.strip()
+    return fields

@@ -1,0 +1,65 @@
+"""What a status, a header name and a header value may be.
+
+Rule: RFC 9110, sections 5.1 and 5.5, as narrow as PEP 3333 makes them: names are
+tokens, values are ISO-8859-1 text without CR, LF and NUL, and hop-by-hop fields
+belong to the server, because only it knows how the connection is framed.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from .errors import HeaderError
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_FORBIDDEN = re.compile(r"[\r\n\0]").search
+_REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+def check_name(name: object) -> str:
+    """The name, if it may be sent; else `HeaderError`."""
+    if not isinstance(name, str) or not _TOKEN(name):
+        raise HeaderError(f"wanted a header name (a token of RFC 9110, section 5.6.2), got {name!r}")
+    if name.lower() in HOP_BY_HOP:
+        raise HeaderError(f"{name} is hop-by-hop: framing and the connection belong to the server (PEP 3333)")
+    return name
+
+
+def check_value(name: str, value: object) -> str:
+    """The value, if it may be sent; else `HeaderError`."""
+    if not isinstance(value, str):
+        raise HeaderError(f"wanted a str as the value of {name}, got {type(value).__name__}: {value!r}")
+    if _FORBIDDEN(value):
+        raise HeaderError(f"the value of {name} must not contain CR, LF or NUL: {value!r}")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise HeaderError(f"the value of {name} must be ISO-8859-1 text (PEP 3333), got {value!r}") from None
+    return value
+
+
+def check_status(status: object) -> int:
+    """The status code, if it is one (three digits, RFC 9110, section 15); else `HeaderError`."""
+    if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 999:
+        raise HeaderError(f"wanted a status code from 100 to 999, got {status!r}")
+    return int(status)
+
+
+def status_line(status: int) -> str:
+    """The status as WSGI wants it: the code, a space, the reason phrase."""
+    return _REASONS.get(status) or f"{status} Unknown"

@@ -1,0 +1,53 @@
+"""The words of both interfaces as types.
+
+Rule: names are those of PEP 3333 and of the ASGI specification; nothing here runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, MutableMapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from .core.stream import AsyncResponseStream, ResponseStream
+
+# WSGI
+Environ: TypeAlias = dict[str, Any]
+ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
+WSGIHeaders: TypeAlias = list[tuple[str, str]]
+Write: TypeAlias = Callable[[bytes], object]
+
+
+class StartResponse(Protocol):
+    """The server's `start_response`."""
+
+    def __call__(
+        self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None = ..., /
+    ) -> Write: ...
+
+
+WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+# ASGI
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+ASGIHeaders: TypeAlias = list[tuple[bytes, bytes]]
+
+# Streams
+Chunk: TypeAlias = str | bytes | bytearray | memoryview
+Outcome: TypeAlias = Literal[
+    "finished", "failed", "disconnected", "timed_out", "shut_down", "aborted"
+]
+EngineName: TypeAlias = Literal["auto", "thread", "greenlet", "task"]
+HeaderItems: TypeAlias = "MutableMapping[str, str] | Iterable[tuple[str, str]]"
+Producer: TypeAlias = (
+    "Callable[[ResponseStream], object]"
+    " | Callable[[AsyncResponseStream], Awaitable[object]]"
+    " | Iterable[Chunk] | AsyncIterable[Chunk]"
+)
+PathLike: TypeAlias = "str | os.PathLike[str]"

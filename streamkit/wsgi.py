@@ -1,0 +1,567 @@
+"""The WSGI side: a middleware for any app, and how a description is carried out (PEP 3333).
+
+    app = streamkit.wsgi.StreamingMiddleware(app, {"high_water": 256 * 1024})
+
+What does not stream passes through as it is: the same iterable, the same `file_wrapper`.
+
+Rule: `start_response` of the server is called once, when the head is known and before the
+iterable is returned; until then an error is a real 500, raised to whoever would have seen it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import copy_context
+from typing import Any, TypeAlias
+
+from .core.commit import State, after
+from .core.context import inherited
+from .core.framing import Body, Request, frame, has_body
+from .core.headers import STREAMING_TYPES, Pairs, is_streaming, media_type_of, value_of
+from .core.response import StreamingResponse, carried_out_by
+from .engines import thread
+from .engines.ending import (
+    WSGI_LOG,
+    fail,
+    log_error,
+    needs_settling,
+    outcome_of,
+    settle,
+    settle_async,
+)
+from .engines.pull import UNBOUNDED, Pull
+from .engines.spool import Spool
+from .engines.task import BridgeStream
+from .engines.thread import ThreadStream
+from .engines.wholeapp import AppStream
+from .engines.write import Answer, RequestStream
+from .errors import (
+    ApplicationFailed,
+    BufferLimitExceeded,
+    ClientDisconnected,
+    NotAnApplication,
+    ProtocolViolation,
+)
+from .options import Options
+from .syntax import status_line
+from .types import Environ, Outcome, StartResponse, WSGIApp
+
+__all__ = ["StreamingMiddleware", "respond"]
+
+KEY = "streamkit.stream"
+
+ChannelStream: TypeAlias = "ThreadStream | BridgeStream"
+Reader: TypeAlias = "ThreadStream | BridgeStream | Pull"
+
+_DEFAULTS = Options()
+
+
+class StreamingMiddleware:
+    """Give a WSGI app its response stream, and every stream in it the same care.
+
+    `options` is an `Options` or a mapping; keyword arguments go over it. Raises
+    `OptionsError` and `NotAnApplication`.
+    """
+
+    def __init__(
+        self, app: WSGIApp, options: Options | Mapping[str, Any] | None = None, **overrides: Any
+    ) -> None:
+        if not callable(app):
+            raise NotAnApplication(f"wanted a WSGI application, got {app!r}")
+        self.app = app
+        self.options = Options.of(options, overrides)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        stream = RequestStream(self.options, environ, start_response)
+        if KEY in environ:
+            stream.outer = environ[KEY]
+        environ[KEY] = stream
+        if self.options.engine == "thread":
+            return _carry_app(self.app, stream, environ)
+        try:
+            body = self.app(environ, stream.start)
+        except BaseException as error:
+            return _concluded(stream, error)
+        answer = stream.answer
+        if (body.__class__ is list or body.__class__ is tuple) and stream.plain and answer is not None:
+            for name, value in answer[1]:
+                if len(name) == 12 and name.lower() == "content-type":
+                    if value in _KNOWN_PLAIN or media_type_of(value) not in STREAMING_TYPES:
+                        continue
+                    return _answered(stream, body)
+            stream.environ = None  # it holds the stream, and must not be held by it
+            stream.release()
+            return body
+        return _answered(stream, body)
+
+
+# The commonest media types, to save each ordinary response a look at its own.
+_KNOWN_PLAIN = frozenset(
+    {"text/html; charset=utf-8", "application/json", "text/plain", "text/plain; charset=utf-8", "text/html"}
+)
+
+
+def _answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
+    """The application has returned: find out what its answer is."""
+    if stream._state is not State.STARTED:
+        _close_foreign(stream, body)
+        return _concluded(stream, None)
+    try:
+        if body is None or not hasattr(type(body), "__iter__") or isinstance(body, str):
+            raise ProtocolViolation(
+                f"wanted an iterable of bytes from the application (PEP 3333), got {body!r}"
+            )
+        return _passed_on(stream, body)
+    finally:
+        stream.environ = None
+        if not stream.plain and needs_settling(stream) and stream.carried is None:
+            settle(stream, "finished")
+
+
+def _passed_on(stream: RequestStream, body: Any) -> Iterable[bytes]:
+    answer, environ = stream.answer, stream.environ
+    assert environ is not None
+    if stream.early is not None:
+        return _Joined(stream.early, body)
+    if stream._foreign_write is not None:
+        return body  # type: ignore[no-any-return]
+    if stream.carried is not None and answer is not None:
+        stream.release((answer[0], _without_strangers(answer, stream.carried._head, body)))
+        return body  # type: ignore[no-any-return]
+    if answer is not None and not _is_stream(answer, body, environ):
+        stream.release()
+        return body  # type: ignore[no-any-return]
+    if stream.outer is not None:
+        stream.outer.is_carried_by(stream)
+    return _cared_for(stream, body, environ)
+
+
+def _is_stream(answer: Answer, body: Any, environ: Environ) -> bool:
+    headers = answer[1]
+    if is_streaming(headers):
+        return True
+    wrapper = environ.get("wsgi.file_wrapper")
+    if isinstance(wrapper, type) and isinstance(body, wrapper):
+        return False  # the server sends files in a way of its own
+    return not isinstance(body, (list, tuple)) and value_of(headers, "content-length") is None
+
+
+def _without_strangers(answer: Answer, ours: tuple[int, Pairs] | None, body: Any) -> Pairs:
+    """The head of a description, without the ETag and Content-Length that layers have put on it."""
+    status, headers, _ = answer
+    if ours is None or not status.startswith(str(ours[0])) or isinstance(body, (list, tuple)):
+        return headers  # a layer has put another response in its place
+    own = {name.lower() for name, _ in ours[1]}
+    return [
+        (name, value)
+        for name, value in headers
+        if name.lower() not in ("etag", "content-length") or name.lower() in own
+    ]
+
+
+def _close_foreign(stream: RequestStream, body: Any) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        try:
+            close()
+        except Exception as error:
+            log_error(stream, "closing what the application returned failed", error)
+
+
+def _concluded(stream: RequestStream, error: BaseException | None) -> Iterable[bytes]:
+    """End a stream that the application wrote by itself; it has returned, or raised."""
+    if stream._state is State.STARTED and error is not None:
+        stream.environ = None
+        stream._failed = True
+        settle(stream, "failed")
+        raise error
+    if error is None and not stream.closed and stream.answer is not None:
+        code = int(stream.answer[0][:3]) if stream.answer[0][:3].isdigit() else 200
+        if code >= 500 or stream.answer[2] is not None:
+            error = ApplicationFailed(code)
+    try:
+        if error is not None:
+            fail(stream, error, stream._end)
+        else:
+            stream.close()
+    except BaseException as fault:  # a body that is too short, or over the limit
+        fail(stream, fault, stream._end)
+    return _sent(stream)
+
+
+def _sent(stream: RequestStream) -> Iterable[bytes]:
+    stream.environ = None
+    failure, spool = stream._error, stream.spool
+    if isinstance(failure, BufferLimitExceeded):
+        settle(stream, "failed")
+        return _refuse(stream._start_response, failure, spool)
+    if spool is not None and failure is None and stream._head is not None:
+        status, pairs = stream._head
+        stream._start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
+        return _Whole(spool, stream)
+    if spool is not None:
+        spool.close()
+    settle(stream, outcome_of(stream))
+    if stream.server_error is not None:
+        raise stream.server_error  # the server's own word for a leave, for the server
+    if failure is not None:
+        raise failure
+    return []
+
+
+class _Joined:
+    """What was written through `write()`, before what was returned."""
+
+    def __init__(self, early: list[bytes], body: Iterable[bytes]) -> None:
+        self._early, self._body = early, body
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._early
+        yield from self._body
+
+    def close(self) -> None:
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            close()
+
+
+# ---------------------------------------------------------------- descriptions
+
+
+def respond(
+    response: StreamingResponse,
+    environ: Environ,
+    start_response: StartResponse,
+    options: Options | None = None,
+) -> Iterable[bytes]:
+    """Carry out a description as a WSGI application.
+
+    Options are the response's own over `options`, or over those of the wrapped app that
+    the request came through. An error before the commit is raised here.
+    """
+    outer = environ.get(KEY)
+    if options is None:
+        options = outer.options if isinstance(outer, (RequestStream, AppStream)) else _DEFAULTS
+    options = response.options_over(options)
+    request = Request.of_environ(environ)
+    engine = response.engine_for(app_wide=options.engine)
+    response.begin()
+    stream, reader = _reader(response, options, request, engine)
+    if isinstance(outer, (RequestStream, AppStream)):
+        outer.is_carried_by(stream)
+    if request.version < (1, 1) and options.http10 == "reject":
+        _discard(stream, response)
+        return _reject(start_response)
+    if request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
+        return _head_only(stream, response, start_response)
+    if reader is stream:
+        context = inherited(options.excluded_context)
+        if isinstance(stream, BridgeStream):
+            stream.start(context)
+        else:
+            thread.start(stream, context)
+    return _started(stream, reader, start_response, options.commit_after_for(response.media_type))
+
+
+def _reader(
+    response: StreamingResponse, options: Options, request: Request, engine: str
+) -> tuple[ChannelStream, Reader]:
+    if engine == "task":
+        bridge = BridgeStream(options, request, WSGI_LOG, response)
+        return bridge, bridge
+    asks_for_thread = response.engine == "thread" or options.engine == "thread"
+    pulled = (
+        response.kind.is_iterable
+        and not asks_for_thread
+        and not response.keep_open
+        # Whoever is pulled cannot be waited for.
+        and options.commit_after_for(response.media_type) is None
+    )
+    if not pulled:
+        stream = ThreadStream(options, request, WSGI_LOG, response)
+        return stream, stream
+    stream = ThreadStream(options, request, WSGI_LOG, response, UNBOUNDED)
+    return stream, Pull(stream, inherited(options.excluded_context))
+
+
+def _started(
+    stream: ChannelStream, reader: Reader, start_response: StartResponse, commit_after: float | None
+) -> Iterable[bytes]:
+    """Wait for the head, hand it to the server, and return the body."""
+    try:
+        if not reader.wait_head(commit_after):
+            _commit(stream)
+        if stream._head is None:
+            stream.raise_error()
+            raise ClientDisconnected
+        if stream._body is Body.WHOLE:
+            return _whole(stream, reader, start_response)
+        start_response(status_line(stream._head[0]), stream._head[1])
+        if stream.foreign and stream._body is not Body.STREAM:
+            return _cut(stream, reader)
+    except BaseException:
+        reader.leave()
+        if stream._outcome is None:
+            stream._failed = True
+            _settle(stream, "aborted" if stream._abort is not None else "failed")
+        raise
+    return _Body(stream, reader)
+
+
+def _cut(stream: ChannelStream, reader: Reader) -> Iterable[bytes]:
+    """A body that its request or status does not have, and whose head came with it."""
+    stream._end(None)
+    _settle(stream, "finished")
+    reader.leave()
+    return iter((b"",))
+
+
+def _commit(stream: ChannelStream) -> None:
+    if isinstance(stream, BridgeStream):
+        asyncio.run_coroutine_threadsafe(stream.commit(), stream._loop).result()
+    else:
+        stream.commit()
+
+
+def _settle(stream: ChannelStream, outcome: Outcome, *, waits: bool = True) -> None:
+    """Set the outcome; the hooks of an asynchronous stream run on its loop."""
+    if not isinstance(stream, BridgeStream):
+        settle(stream, outcome)
+        return
+    if stream._outcome is not None:
+        return
+    told = asyncio.run_coroutine_threadsafe(settle_async(stream, outcome), stream._loop)
+    if waits:
+        told.result()
+
+
+class _Body:
+    """The iterable that the server sends; it never knows how the chunks are made."""
+
+    def __init__(self, stream: ChannelStream, reader: Reader) -> None:
+        self._stream = stream
+        self._reader = reader
+        # A commit without a chunk: an empty one makes most servers send the head.
+        self._flushes = not stream._chunks and not stream._done
+        self._over = False
+
+    def __iter__(self) -> _Body:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._flushes:
+            self._flushes = False
+            return b""
+        if self._over:
+            raise StopIteration
+        try:
+            chunk = self._reader.read()
+        except BaseException:
+            self._over = True
+            self._stream._failed = True
+            _settle(self._stream, outcome_of(self._stream))
+            raise
+        if chunk is None:
+            self._over = True
+            _settle(self._stream, outcome_of(self._stream))
+            raise StopIteration
+        return chunk
+
+    def close(self) -> None:
+        """The server is done, or the client gone. Never raises: it could only spoil a whole body."""
+        if self._over:
+            return
+        self._over = True
+        if not self._stream.ended:
+            self._reader.leave()
+        _settle(self._stream, outcome_of(self._stream))
+
+    def __del__(self) -> None:
+        if not self._over:
+            self._over = True
+            self._reader.abandon()
+            _settle(self._stream, outcome_of(self._stream), waits=False)
+
+
+class _Whole:
+    """A body that was held, in pieces."""
+
+    def __init__(self, spool: Spool, stream: Any) -> None:
+        self._pieces = spool.pieces()
+        self._spool = spool
+        self._stream = stream
+
+    def __iter__(self) -> _Whole:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._pieces)
+        except StopIteration:
+            _settle(self._stream, outcome_of(self._stream))
+            raise
+
+    def close(self) -> None:
+        self._pieces.close()  # type: ignore[attr-defined]
+        self._spool.close()
+        if self._stream._outcome is None:
+            self._stream._connected = False
+            _settle(self._stream, "disconnected")
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _whole(stream: ChannelStream, reader: Reader, start_response: StartResponse) -> Iterable[bytes]:
+    """Hold the body until it is complete; an error until then is a real 500."""
+    spool = Spool(stream.options.http10_limit)
+    try:
+        while (chunk := reader.read()) is not None:
+            spool.write(chunk)
+    except BufferLimitExceeded as error:
+        stream._failed = True
+        stream.refuse(error)
+        if isinstance(reader, Pull):
+            reader.leave()
+        _settle(stream, "failed")
+        return _refuse(start_response, error, spool)
+    except BaseException:
+        spool.close()
+        raise
+    assert stream._head is not None
+    status, pairs = stream._head
+    start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
+    return _Whole(spool, stream)
+
+
+def _plain_answer(start_response: StartResponse, status: int, text: str) -> Iterable[bytes]:
+    body = text.encode()
+    start_response(
+        status_line(status),
+        [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))],
+    )
+    return [body]
+
+
+def _reject(start_response: StartResponse) -> Iterable[bytes]:
+    return _plain_answer(start_response, 505, "This response needs HTTP/1.1 or later.\n")
+
+
+def _refuse(
+    start_response: StartResponse, error: BufferLimitExceeded, spool: Spool | None
+) -> Iterable[bytes]:
+    if spool is not None:
+        spool.close()
+    WSGI_LOG.warning("answered 505: %s", error)
+    return _plain_answer(
+        start_response, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n"
+    )
+
+
+def _head_only(
+    stream: ChannelStream, response: StreamingResponse, start_response: StartResponse
+) -> Iterable[bytes]:
+    """The head as for GET; the producer never runs."""
+    _commit(stream)
+    assert stream._head is not None
+    start_response(status_line(stream._head[0]), stream._head[1])
+    _discard(stream, response)
+    return iter((b"",))  # hypercorn wants a chunk, and no other server minds an empty one
+
+
+def _discard(stream: ChannelStream, response: StreamingResponse) -> None:
+    """End a stream whose producer is not to run."""
+    stream._end(None)
+    try:
+        thread.close_iterator(response.producer, response.producer)
+    except Exception as error:
+        log_error(stream, "closing the iterable failed", error)
+    _settle(stream, "finished")
+
+
+carried_out_by(wsgi=respond)
+
+
+# ---------------------------------------------------------------- the streams of other code
+
+
+class _ForeignResponse(StreamingResponse):
+    """What another framework streams, as a description of ours."""
+
+    def __init__(self, body: Iterable[bytes]) -> None:
+        super().__init__(body, headers=None, content_type=None)
+
+
+class _ForeignStream(ThreadStream):
+    """Its head is the application's answer, which may come as late as the first chunk."""
+
+    foreign = True
+    request_stream: RequestStream
+
+    def _fix_head(self) -> None:
+        answer = self.request_stream.answer
+        if answer is None:
+            raise ProtocolViolation(
+                "the application returned its first chunk without calling start_response (PEP 3333)"
+            )
+        status, headers, _ = answer
+        self._status = int(status[:3])
+        self._pairs = headers
+        if self.response is not None:
+            self.response.headers = headers
+        if value_of(headers, "content-length") is None or is_streaming(headers):
+            super()._fix_head()
+        else:  # an ordinary response whose head came late
+            self._state = after(self._state, "commit")
+            self._body = frame(self.request, self._status, content_length=0)
+            self._head = (self._status, headers)
+
+    def _check_open(self, size: int) -> None:
+        """The application was not told what it may send: what it may not is dropped."""
+
+    def _encode(self, chunk: Any) -> bytes:
+        if not isinstance(chunk, bytes):
+            raise ProtocolViolation(f"wanted bytes from the application (PEP 3333), got {chunk!r}")
+        return chunk
+
+
+def _cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[bytes]:
+    """A stream that the application made in its own way."""
+    options, request = outer.options, Request.of_environ(environ)
+    response = _ForeignResponse(body)
+    stream = _ForeignStream(options, request, WSGI_LOG, response, UNBOUNDED)
+    stream.request_stream = outer
+    if outer.answer is not None:
+        response.headers = outer.answer[1]
+        stream._status = int(outer.answer[0][:3])
+    reader = Pull(stream, None)
+    if request.version < (1, 1) and options.http10 == "reject":
+        _discard(stream, response)
+        return _reject(outer._start_response)
+    if outer.answer is not None and (request.method == "HEAD" or not has_body(stream._status)):
+        return _head_only(stream, response, outer._start_response)
+
+    def start_response(status: str, headers: Pairs, exc_info: Any = None) -> Any:
+        said = outer.answer[0] if outer.answer is not None else status
+        return outer._start_response(said if said[:3] == status[:3] else status, headers)
+
+    return _started(stream, reader, start_response, None)
+
+
+# ---------------------------------------------------------------- the whole app on a worker
+
+
+def _carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterable[bytes]:
+    """Run the application on a pooled worker, so that its stream has a reader of its own."""
+    on_worker = AppStream(stream.options, Request.of_environ(environ), WSGI_LOG)
+    on_worker.request_stream = stream
+    environ[KEY] = on_worker
+    on_worker.start_app(app, environ, copy_context())
+    on_worker.wait_head()
+    if on_worker.returned is None:
+        return _started(on_worker, on_worker, stream._start_response, None)
+    environ[KEY] = stream
+    if needs_settling(on_worker) and on_worker.carried is None:
+        settle(on_worker, "finished")
+    return _answered(stream, on_worker.returned[0])

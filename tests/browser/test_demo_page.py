@@ -1,0 +1,162 @@
+"""The demo's page in a real browser, on both servers.
+
+Rule: each test looks at what a person would see; how the bytes came is `test_demo.py`'s business.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from servers.launch import running
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+
+pytestmark = [pytest.mark.server, pytest.mark.system]
+
+BOUND = 30  # seconds that a test waits for what it expects to see
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1280,1000",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(
+    system_program: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebDriver]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = system_program("chromium", "google-chrome")
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options, Service(system_program("chromedriver")))
+    driver.set_page_load_timeout(BOUND)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module", params=["ASGI", "WSGI"])
+def page(
+    request: pytest.FixtureRequest, browser: WebDriver, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Page]:
+    more = ["--wsgi"] if request.param == "WSGI" else []
+    log = tmp_path_factory.mktemp("demo") / "log"
+
+    def command(port: int) -> list[str]:
+        return [sys.executable, "-m", "streamkit", "demo", f"--port={port}", *more]
+
+    with running(command, log) as (port, _):
+        yield Page(browser, f"http://127.0.0.1:{port}/", request.param, log)
+        browser.get("about:blank")
+
+
+class Page:
+    """The page as a person uses it."""
+
+    def __init__(self, browser: WebDriver, address: str, kind: str, log: Path) -> None:
+        self.browser, self.address, self.kind, self.log = browser, address, kind, log
+
+    def open(self) -> None:
+        self.browser.get(self.address)
+
+    def click(self, name: str) -> None:
+        self.browser.find_element("id", name).click()
+
+    def text(self, name: str) -> str:
+        return self.browser.find_element("id", name).text
+
+    def lines(self, name: str) -> list[str]:
+        return [line.text for line in self.browser.find_elements("css selector", f"#{name} .text")]
+
+    def wait(self, until: Callable[[], object], what: str) -> None:
+        WebDriverWait(self.browser, BOUND, poll_frequency=0.05).until(lambda _: until(), what)
+
+    def wait_for(self, name: str, words: str) -> None:
+        self.wait(lambda: words in self.text(name), f"{words!r} in #{name}")
+
+
+def test_the_page_says_which_interface_serves_it(page: Page) -> None:
+    page.open()
+    assert page.text("kind") == page.kind
+
+
+def test_ticks_appear_one_after_the_other_until_they_are_stopped(page: Page) -> None:
+    page.open()
+    page.click("ticks-start")
+    counts: list[int] = []
+
+    def three_are_there() -> bool:
+        counts.append(len(page.lines("ticks-list")))
+        return counts[-1] >= 3
+
+    page.wait(three_are_there, "three ticks")
+    # A look each 50 ms sees every number of lines, when a line comes each 500 ms.
+    assert {1, 2, 3} <= set(counts)
+    assert [line.split(",")[0] for line in page.lines("ticks-list")[:3]] == ["tick 1", "tick 2", "tick 3"]
+    page.click("ticks-stop")
+    page.wait_for("ticks-state", "Stopped by you")
+
+
+def test_the_csv_reaches_all_of_its_rows_and_can_be_saved(page: Page) -> None:
+    page.open()
+    page.click("rows-start")
+    page.wait_for("rows-state", "The file is complete")
+    assert page.text("rows-count") == "100,000"
+    progress = page.browser.find_element("id", "rows-progress")
+    assert progress.get_property("value") == progress.get_property("max") == 100_000
+    assert int(page.text("rows-pieces").replace(",", "")) > 1
+    save = page.browser.find_element("id", "rows-save")
+    assert save.is_displayed()
+    assert (save.get_attribute("href") or "").startswith("blob:")
+
+
+def test_a_stream_that_fails_is_said_to_be_cut(page: Page) -> None:
+    page.open()
+    page.click("fails-start")
+    page.wait_for("fails-state", "The connection was cut: the response is incomplete")
+    assert any("The report</h1>" in line for line in page.lines("fails-list"))
+    assert any("March" in line for line in page.lines("fails-list"))
+
+
+def test_records_that_fail_end_with_an_error_record(page: Page) -> None:
+    page.open()
+    page.click("records-start")
+    page.wait_for("fails-state", "The connection was cut: the response is incomplete")
+    assert page.lines("fails-list")[0] == '{"record": 1}'
+    assert '"error"' in page.lines("fails-list")[-1]
+
+
+def test_a_page_that_fails_leads_on_to_the_error_page(page: Page) -> None:
+    page.open()
+    page.click("frame-start")
+    page.wait_for("frame-state", "led on to /500.html")
+    page.browser.switch_to.frame("frame")
+    try:
+        assert "Something went wrong" in page.browser.find_element("tag name", "h1").text
+    finally:
+        page.browser.switch_to.default_content()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_is_wider_than_the_window(page: Page, width: int) -> None:
+    page.browser.set_window_size(width, 1000)
+    try:
+        page.open()
+        sizes = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+        content, window = page.browser.execute_script(sizes)
+        assert content <= window
+    finally:
+        page.browser.set_window_size(1280, 1000)

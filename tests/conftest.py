@@ -1,0 +1,57 @@
+"""What every room of the tests shares.
+
+Rule: only what more than one room needs. A program that is not a Python package is asked for by
+`system_program`, so that what was left out for want of it is said at the end, and can be forbidden.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+# Debian keeps servers where an ordinary user's PATH does not lead.
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+MISSING = pytest.StashKey[set[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-system",
+        action="store_true",
+        help="fail, instead of skipping, where nginx, Chromium or another program is missing",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    missing: set[str] = set()
+    config.stash[MISSING] = missing
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    missing = sorted(config.stash[MISSING])
+    if missing:
+        terminalreporter.section("left out")
+        terminalreporter.line(f"tests that need {', '.join(missing)}: not found on this machine")
+
+
+@pytest.fixture(scope="session")
+def system_program(pytestconfig: pytest.Config) -> Callable[..., str]:
+    """Where a program is: `system_program("nginx")`; with several names, the first that is there.
+
+    Skips the test where none is, or fails it under `--require-system`.
+    """
+
+    def find(*names: str) -> str:
+        for name in names:
+            found = shutil.which(name) or shutil.which(name, path=":".join(SBIN))
+            if found:
+                return found
+        wanted = " or ".join(names)
+        pytestconfig.stash[MISSING].add(wanted)
+        if pytestconfig.getoption("--require-system"):
+            pytest.fail(f"{wanted} is not installed, and --require-system was given", pytrace=False)
+        pytest.skip(f"{wanted} is not installed")
+
+    return find

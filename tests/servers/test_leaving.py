@@ -1,0 +1,159 @@
+"""What a client costs that does not read, and one that leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from .launch import KINDS, Server, Stats, poll
+from .test_wire import WAYS
+from .wire import Connection
+
+pytestmark = pytest.mark.server
+
+MIB = 1024 * 1024
+BOUND = 10.0  # seconds until a leave is noticed; a busy machine takes longer than the promised moment
+WSGI = [name for name, kind in KINDS.items() if kind.interface == "wsgi"]
+ASGI = [name for name, kind in KINDS.items() if kind.interface == "asgi"]
+LEAVES: dict[str, Callable[[Connection], None]] = {"reset": Connection.reset, "close": Connection.close}
+
+leaves = pytest.mark.parametrize("leave", LEAVES)
+
+
+def counts_when_stopped(server: Server, key: str, bound: float = BOUND) -> Stats:
+    def stopped() -> Stats | None:
+        stats = server.stats(key)
+        return stats if stats.count("stopped") == stats.count("started") > 0 else None
+
+    return poll(stopped, bound=bound, what="the producer's end after the client left")
+
+
+def bytes_once_growth_stopped(server: Server, key: str, most: int) -> int:
+    """What the producer could write, once it has written nothing for two seconds, or more than `most`."""
+    history: list[int] = []
+
+    def stands_still() -> bool:
+        history.append(server.stats(key).count("bytes"))
+        return history[-1] > most or (len(history) > 40 and history[-40] == history[-1] > 0)
+
+    poll(stands_still, bound=60, what="an end of the growth")
+    return history[-1]
+
+
+@leaves
+@pytest.mark.parametrize("way", WAYS)
+def test_an_unread_flood_is_bounded_and_stops_when_the_client_leaves(
+    server: Server, way: str, leave: str, key: str
+) -> None:
+    before = server.stats(key)
+    mark = server.mark()
+    with server.connect(receive_buffer=64 * 1024) as connection:
+        connection.ask("GET", f"/{way}/flood?key={key}")
+        accepted = bytes_once_growth_stopped(server, key, most=40 * MIB)
+        assert accepted < 40 * MIB
+        assert server.stats(key).resident - before.resident < 64 * MIB
+        LEAVES[leave](connection)
+        after = counts_when_stopped(server, key)
+    assert after.count("bytes") - accepted < 40 * MIB, "it did not run on"
+    if way != "imperative":
+        poll(lambda: server.stats(key).count("callback"), bound=BOUND, what="the callback")
+    assert server.complaints(mark) == ""
+
+
+@leaves
+@pytest.mark.parametrize("way", ["sync-function", "async-function"])
+def test_a_stream_whose_client_left_in_a_flood_is_disconnected(
+    server: Server, way: str, leave: str, key: str
+) -> None:
+    with server.connect() as connection:
+        connection.ask("GET", f"/{way}/flood?key={key}")
+        connection.head()
+        LEAVES[leave](connection)
+        counts_when_stopped(server, key)
+    poll(lambda: server.stats(key).count("outcome disconnected"), bound=BOUND, what="the outcome")
+
+
+@leaves
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_that_leaves_between_chunks_stops_the_producer(
+    server: Server, way: str, leave: str, key: str
+) -> None:
+    mark = server.mark()
+    with server.connect() as connection:
+        connection.ask("GET", f"/{way}/endless?key={key}")
+        connection.head()
+        connection.read_until(b"tick\n")
+        LEAVES[leave](connection)
+        counts_when_stopped(server, key)
+    assert server.complaints(mark) == ""
+
+
+# sync-iterable: nobody can call a thread back that stands inside `next()`.
+@leaves
+@pytest.mark.parametrize(
+    "way", ["sync-function", "async-function", "async-iterable", "wrapped", "imperative", "foreign"]
+)
+@pytest.mark.parametrize("name", ASGI)
+def test_asgi_notices_at_once_that_an_idle_client_left(
+    started: Callable[..., Server], name: str, way: str, leave: str, key: str
+) -> None:
+    server = started(name)
+    mark = server.mark()
+    with server.connect() as connection:
+        connection.ask("GET", f"/{way}/idle?key={key}")
+        connection.head()
+        connection.read_until(b"first\n")
+        LEAVES[leave](connection)
+        stopped = counts_when_stopped(server, key)
+    assert stopped.count("bytes") == len(b"first\n"), "it was told, and did not find out by writing"
+    assert server.complaints(mark) == ""
+
+
+@leaves
+@pytest.mark.parametrize("way", ["sync-function", "async-function", "async-iterable", "wrapped"])
+@pytest.mark.parametrize("name", WSGI)
+def test_wsgi_notices_within_some_heartbeats_that_an_idle_client_left(
+    started: Callable[..., Server], name: str, way: str, leave: str, key: str
+) -> None:
+    server = started(name)
+    mark = server.mark()
+    with server.connect() as connection:
+        connection.ask("GET", f"/{way}/idle-events?key={key}")
+        connection.head()
+        connection.read_until(b": first\n\n")
+        LEAVES[leave](connection)
+        stopped = counts_when_stopped(server, key, bound=20)
+    assert stopped.count("bytes") == len(b": first\n\n")
+    assert server.complaints(mark) == ""
+
+
+@leaves
+@pytest.mark.parametrize("way", ["sync-function", "async-function", "wrapped"])
+def test_gunicorn_hands_over_its_socket_so_that_silence_is_enough_to_notice_a_leave(
+    started: Callable[..., Server], way: str, leave: str, key: str
+) -> None:
+    server = started("gunicorn")
+    with server.connect() as connection:
+        connection.ask("GET", f"/{way}/idle?key={key}")
+        connection.head()
+        connection.read_until(b"first\n")
+        LEAVES[leave](connection)
+        stopped = counts_when_stopped(server, key, bound=20)
+    assert stopped.count("bytes") == len(b"first\n")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_that_leaves_before_the_head_is_nobodys_error(server: Server, way: str, key: str) -> None:
+    mark = server.mark()
+    for _ in range(5):
+        with server.connect() as connection:
+            connection.ask("GET", f"/{way}/endless?key={key}")
+            connection.reset()
+
+    def none_runs() -> bool:
+        stats = server.stats(key)
+        return stats.count("stopped") == stats.count("started")
+
+    poll(none_runs, bound=BOUND, what="the end of what was started")
+    assert server.complaints(mark) == ""

@@ -1,0 +1,265 @@
+"""One producer, served in each of the twelve ways that streamkit knows.
+
+    @pytest.fixture(params=SHAPES, ids=str)
+    def served(request):
+        yield from serving(request.param)
+
+    def test_something(served):
+        def program(stream):             # or without the stream: `def program():`
+            stream.status = 201
+            count = yield b"a chunk"     # written; what `write` returns or raises comes back
+            yield lambda: stream.flush() # called, and awaited where the stream's twin awaits
+        answer = served(program)         # an `Answer`, see driving.py
+
+Rule: a program is a generator and knows neither interface nor engine; it may block, and
+raise, and it sees what a write raises at its `yield`. An iterable body has no stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from driving import WINDOW, Answer, App, AsgiServer, Sent, WsgiServer
+
+import streamkit
+
+Run = Generator[Any, Any, None]
+Program = Callable[..., Run]
+Builder = Callable[[Program, "Asked"], App]
+END: Any = object()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of the response, besides its body."""
+
+    before: Callable[[], object]  # called in the request, before anything of streamkit
+    response: dict[str, Any]  # as `streamkit.stream` takes it
+
+    def describe(self, producer: Any) -> Any:
+        self.before()
+        return streamkit.stream(producer, **self.response)
+
+    def put_on(self, stream: Any) -> None:
+        """Set on a request's own stream what a description would have said."""
+        self.before()
+        response = {name: value for name, value in self.response.items() if name != "options"}
+        if "status" in response:
+            stream.status = response.pop("status")
+        for name, value in response.pop("headers", {}).items():
+            stream.headers[name] = value
+        if "content_type" in response:
+            stream.headers["Content-Type"] = response.pop("content_type")
+        if "callback" in response:
+            callback = response.pop("callback")
+            stream.on_finish(lambda stream: callback())
+        if "on_error" in response:
+            stream.on_error(response.pop("on_error"))
+        assert not response, f"a request's own stream cannot be asked for {sorted(response)}"
+
+
+def begun(program: Program, stream: Any) -> Run:
+    return program(stream) if inspect.signature(program).parameters else program()
+
+
+def push(run: Run, stream: Any) -> None:
+    """Write what the program yields, call what can be called, and tell it what came of it."""
+    step: Callable[[], Any] = partial(next, run)
+    while True:
+        try:
+            wish = step()
+        except StopIteration:
+            return
+        try:
+            got = wish() if callable(wish) else stream.write(wish)
+        except BaseException as error:
+            step = partial(run.throw, error)
+        else:
+            step = partial(run.send, got)
+
+
+async def push_awaiting(run: Run, stream: Any) -> None:
+    """The same for a stream whose writes are awaited; the program may block all the same."""
+    step: Callable[[], Any] = partial(next, run)
+    try:
+        while (wish := await beside_the_loop(step)) is not END:
+            try:
+                got = wish() if callable(wish) else stream.write(wish)
+                if inspect.isawaitable(got):
+                    got = await got
+            except BaseException as error:
+                step = partial(run.throw, error)
+            else:
+                step = partial(run.send, got)
+    finally:
+        run.close()
+
+
+async def awaited_chunks(run: Run) -> AsyncIterator[Any]:
+    try:
+        while (chunk := await beside_the_loop(partial(next, run))) is not END:
+            yield chunk
+    finally:
+        run.close()
+
+
+async def beside_the_loop(step: Callable[[], Any]) -> Any:
+    """One step of a program, on a thread; a cancellation waits for its end."""
+    work = asyncio.ensure_future(asyncio.to_thread(stepped, step))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()
+        raise
+
+
+def stepped(step: Callable[[], Any]) -> Any:
+    try:
+        return step()
+    except StopIteration:
+        return END
+
+
+def function(program: Program) -> Callable[[Any], None]:
+    return lambda stream: push(begun(program, stream), stream)
+
+
+def async_function(program: Program) -> Callable[[Any], Any]:
+    async def producer(stream: Any) -> None:
+        await push_awaiting(begun(program, stream), stream)
+
+    return producer
+
+
+def iterable(program: Program) -> Run:
+    return program()
+
+
+def async_iterable(program: Program) -> AsyncIterator[Any]:
+    return awaited_chunks(program())
+
+
+def wsgi_description(make: Callable[[Program], Any], program: Program, asked: Asked) -> App:
+    return lambda environ, start_response: asked.describe(make(program))(environ, start_response)
+
+
+def asgi_description(make: Callable[[Program], Any], program: Program, asked: Asked) -> App:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asked.describe(make(program))(scope, receive, send)
+
+    return app
+
+
+def wsgi_stream(engine: str, program: Program, asked: Asked) -> App:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        stream = environ["streamkit.stream"]
+        asked.put_on(stream)
+        push(begun(program, stream), stream)
+        return unused(start_response, stream)
+
+    return streamkit.wrap(app, {"engine": engine, **asked.response.get("options", {})}, kind="wsgi")
+
+
+def asgi_stream(synced: bool, program: Program, asked: Asked) -> App:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        stream = scope["streamkit.stream"]
+        asked.put_on(stream)
+        if synced:
+            run = begun(program, stream.sync)
+            await asyncio.to_thread(push, run, stream.sync)
+        else:
+            await push_awaiting(begun(program, stream), stream)
+
+    return streamkit.wrap(app, asked.response.get("options"), kind="asgi")
+
+
+def unused(start_response: Any, stream: Any) -> list[bytes]:
+    """The response of its own that a view gives all the same; dropped once the stream is committed."""
+    if not stream.committed:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+    return []
+
+
+@dataclass(frozen=True)
+class Shape:
+    name: str
+    build: Builder
+    awaits: bool = False  # its stream's writes are awaited
+    described: bool = False  # made by `streamkit.stream`
+    has_stream: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def interface(self) -> str:
+        return self.name[:4]
+
+
+def _described(interface: str, kind: str, make: Callable[[Program], Any], **more: bool) -> Shape:
+    build = wsgi_description if interface == "wsgi" else asgi_description
+    return Shape(f"{interface}-{kind}", partial(build, make), described=True, **more)
+
+
+SHAPES = [
+    shape
+    for interface in ("wsgi", "asgi")
+    for shape in (
+        _described(interface, "function", function),
+        _described(interface, "async-function", async_function, awaits=True),
+        _described(interface, "iterable", iterable, has_stream=False),
+        _described(interface, "async-iterable", async_iterable, has_stream=False, awaits=True),
+    )
+] + [
+    Shape("wsgi-environ-write", partial(wsgi_stream, "auto")),
+    Shape("wsgi-environ-thread", partial(wsgi_stream, "thread")),
+    Shape("asgi-scope", partial(asgi_stream, False), awaits=True),
+    Shape("asgi-scope-sync", partial(asgi_stream, True)),
+]
+WITH_STREAM = [shape for shape in SHAPES if shape.has_stream]
+SYNC = [shape for shape in WITH_STREAM if not shape.awaits]
+DESCRIBED = [shape for shape in SHAPES if shape.described]
+FUNCTIONS = [shape for shape in DESCRIBED if shape.has_stream]
+SYNC_FUNCTIONS = [shape for shape in FUNCTIONS if not shape.awaits]
+ITERABLES = [shape for shape in SHAPES if not shape.has_stream]
+# A producer of these is not on the server's thread: it can write while nothing reads.
+BUFFERED = [shape for shape in WITH_STREAM if shape.name != "wsgi-environ-write"]
+
+
+class Serve:
+    """Serves programs in one shape; what it served is hung up on when the test ends."""
+
+    def __init__(self, shape: Shape, servers: ExitStack) -> None:
+        self.shape = shape
+        self._servers = servers
+
+    def __call__(self, program: Program, *, method: str = "GET", version: str = "1.1", sent: Sent = (),
+                 window: int = WINDOW, before: Callable[[], object] = lambda: None,
+                 **response: Any) -> Answer:  # fmt: skip
+        app = self.shape.build(program, Asked(before, response))
+        server = WsgiServer(app) if self.shape.interface == "wsgi" else AsgiServer(app)
+        self._servers.enter_context(server)
+        return server.request(method, sent=sent, version=version, window=window)
+
+    def hook(self, program: Program) -> Callable[..., Any]:
+        """A hook that writes what the program yields, awaited where the shape's writes are."""
+        if not self.shape.awaits:
+            return lambda stream, *more: push(program(stream, *more), stream)
+
+        async def hook(stream: Any, *more: Any) -> None:
+            await push_awaiting(program(stream, *more), stream)
+
+        return hook
+
+
+def serving(shape: Shape) -> Iterator[Serve]:
+    with ExitStack() as servers:
+        yield Serve(shape, servers)

@@ -1,0 +1,196 @@
+"""What the demo sends, byte for byte, on both of its servers.
+
+Rule: the demo is asked as any client would, over a socket; nothing of it is imported here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from servers.launch import running
+from servers.wire import Chunk, Connection, Ending, Head, Reply, fetch
+
+pytestmark = pytest.mark.server
+
+STREAMS = ["/ticks", "/rows.csv", "/fails", "/fails.ndjson"]
+VARYING = {"date", "connection", "keep-alive", "transfer-encoding"}  # fields that are the server's own
+
+
+@dataclass(frozen=True)
+class Demo:
+    kind: str
+    port: int
+    log: Path
+
+    def fetch(self, path: str, **options: str) -> Reply:
+        return fetch(self.port, path, **options)  # type: ignore[arg-type]
+
+    def tracebacks(self) -> int:
+        return self.log.read_text().count("Traceback (most recent call last)")
+
+
+@pytest.fixture(scope="module", params=["ASGI", "WSGI"])
+def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    more = ["--wsgi"] if request.param == "WSGI" else []
+    log = tmp_path_factory.mktemp("demo") / "log"
+
+    def command(port: int) -> list[str]:
+        return [sys.executable, "-m", "streamkit", "demo", f"--port={port}", *more]
+
+    with running(command, log) as (port, _):
+        yield Demo(request.param, port, log)
+
+
+def opened(connection: Connection, path: str) -> tuple[Head, list[Chunk]]:
+    connection.ask("GET", path)
+    head = connection.head()
+    return head, list(connection.chunks())
+
+
+def test_the_page_is_whole_and_says_which_interface_serves_it(demo: Demo) -> None:
+    reply = demo.fetch("/")
+    assert (reply.status, reply.ending) == (200, Ending.COMPLETE)
+    assert reply.head.get("Content-Type") == "text/html; charset=utf-8"
+    assert reply.head.get("Content-Length") == str(len(reply.body))
+    assert f'<small id="kind">{demo.kind}</small>'.encode() in reply.body
+    assert b"{{" not in reply.body
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(demo: Demo) -> None:
+    assert b"://" not in demo.fetch("/").body
+
+
+def test_a_tick_arrives_before_the_next_is_made(demo: Demo) -> None:
+    with Connection(demo.port) as connection:
+        connection.ask("GET", "/ticks")
+        head, chunks = connection.head(), connection.chunks()
+        ticks = [next(chunks) for _ in range(4)]
+    assert [tick.payload.split(b",")[0] for tick in ticks] == [b"tick 1", b"tick 2", b"tick 3", b"tick 4"]
+    # One is made each 0.5 s; held back, all would arrive together.
+    assert ticks[-1].arrived - ticks[0].arrived > 0.3 * 3
+    assert head.get("Content-Type") == "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize("path", STREAMS)
+def test_a_stream_says_that_nobody_may_hold_it_back(demo: Demo, path: str) -> None:
+    with Connection(demo.port) as connection:
+        connection.ask("GET", path)
+        head = connection.head()
+    assert head.status == 200
+    assert head.get("X-Accel-Buffering") == "no"
+    assert head.get("Cache-Control") == "no-store, no-transform"
+    assert head.get("Transfer-Encoding") == "chunked"
+    assert head.get("Content-Length") is None
+
+
+def test_the_csv_has_all_its_rows_and_said_so_in_its_head(demo: Demo) -> None:
+    with Connection(demo.port) as connection:
+        head, chunks = opened(connection, "/rows.csv")
+    assert connection.ending is Ending.COMPLETE
+    body = b"".join([chunk.payload for chunk in chunks]).decode()
+    names, *rows = csv.reader(io.StringIO(body, newline=""))
+    assert names[0] == "id"
+    assert [int(row[0]) for row in rows] == list(range(1, 100_001))
+    assert head.get("X-Total-Rows") == "100000"
+    assert head.get("Content-Type") == "text/csv; charset=utf-8"
+    assert head.get("Content-Disposition") == "attachment; filename=rows.csv"
+
+
+def test_the_csv_is_sent_while_it_is_read(demo: Demo) -> None:
+    with Connection(demo.port) as connection:
+        _, chunks = opened(connection, "/rows.csv")
+    assert len(chunks) > 10
+    assert len(chunks[0].payload) < 100_000
+
+
+def test_five_downloads_at_once_are_all_whole(demo: Demo) -> None:
+    connections = [Connection(demo.port) for _ in range(5)]
+    for connection in connections:
+        connection.ask("GET", "/rows.csv")
+    bodies = [connection.reply().body for connection in connections]
+    for connection in connections:
+        connection.close()
+    assert bodies[0].count(b"\n") == 100_001
+    assert bodies == bodies[:1] * 5
+
+
+def test_the_failing_page_arrives_in_pieces_and_is_cut_after_the_way_to_the_error_page(demo: Demo) -> None:
+    with Connection(demo.port) as connection:
+        head, chunks = opened(connection, "/fails")
+    body = b"".join([chunk.payload for chunk in chunks])
+    assert (head.status, connection.ending) == (200, Ending.TRUNCATED)
+    assert chunks[-1].arrived - chunks[0].arrived > 1.0
+    assert body.startswith(b"<!doctype html>")
+    half, completion = body.split(b'title="not yet')
+    assert b"March" in half
+    assert b"/500.html" in completion
+    assert b"on purpose" not in body
+
+
+def test_the_failing_records_end_with_an_error_record_and_the_cut(demo: Demo) -> None:
+    reply = demo.fetch("/fails.ndjson")
+    assert (reply.status, reply.ending) == (200, Ending.TRUNCATED)
+    records = [json.loads(line) for line in reply.body.splitlines()]
+    assert records[:-1] == [{"record": 1}, {"record": 2}, {"record": 3}]
+    assert list(records[-1]) == ["error"]
+    assert b"on purpose" not in reply.body
+
+
+def test_a_failure_is_logged_with_one_traceback(demo: Demo) -> None:
+    before = demo.tracebacks()
+    demo.fetch("/fails.ndjson")
+    # The next answer comes from the same process, after the failure was logged.
+    demo.fetch("/500.html")
+    assert demo.tracebacks() == before + 1
+
+
+def test_the_error_page_is_whole(demo: Demo) -> None:
+    reply = demo.fetch("/500.html")
+    assert (reply.status, reply.ending) == (200, Ending.COMPLETE)
+    assert b"Something went wrong" in reply.body
+
+
+@pytest.mark.parametrize("path", ["/", "/500.html", *STREAMS])
+def test_head_gives_the_head_of_get_without_running_a_producer(demo: Demo, path: str) -> None:
+    before = demo.tracebacks()
+    with Connection(demo.port) as connection:
+        connection.ask("GET", path)
+        wanted = {field for field in connection.head().fields if field[0].lower() not in VARYING}
+    with Connection(demo.port) as connection:
+        connection.ask("HEAD", path)
+        head = connection.head()
+        connection.ask("HEAD", path, fields={"Connection": "close"})
+        assert connection.head().status == 200, "a body came after the head"
+        assert connection.rest_of_connection() == b""
+    assert {field for field in head.fields if field[0].lower() not in VARYING} == wanted
+    assert demo.tracebacks() == before
+
+
+def test_clients_that_leave_are_not_logged_as_errors(demo: Demo) -> None:
+    before = demo.log.read_text()
+    for path in ("/ticks", "/rows.csv"):
+        for leave in (Connection.close, Connection.reset):
+            connection = Connection(demo.port)
+            connection.ask("GET", path)
+            assert next(connection.chunks() if connection.head() else iter(())).payload
+            leave(connection)
+    # Three ticks last longer than a producer needs to notice, at its next one.
+    with Connection(demo.port) as connection:
+        connection.ask("GET", "/ticks")
+        connection.head()
+        chunks = connection.chunks()
+        assert len([next(chunks) for _ in range(4)]) == 4
+    assert demo.log.read_text() == before
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("POST", "/ticks", 405)])
+def test_other_requests_are_refused(demo: Demo, method: str, path: str, status: int) -> None:
+    reply = demo.fetch(path, method=method)
+    assert (reply.status, reply.ending) == (status, Ending.COMPLETE)
