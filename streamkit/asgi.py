@@ -216,7 +216,7 @@ class _Exchange:
         await send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
         if not stream._chunks and not stream._done:
             await send(body_message(b"", more=True))  # a commit alone: some servers wait for a body
-        while (chunk := await reader.read_async()) is not None:
+        while (chunk := await reader.next_chunk_async()) is not None:
             if stream.ended:  # the end travels with the last chunk
                 await send(body_message(chunk, more=False))
                 return
@@ -236,16 +236,14 @@ class _Exchange:
         stream = self.stream
         spool = Spool(stream.options.http10_limit)
         try:
-            while (chunk := await self.reader.read_async()) is not None:
+            while (chunk := await self.reader.next_chunk_async()) is not None:
                 await spooled(spool, chunk)
         except BufferLimitExceeded as error:
             spool.close()
             stream._failed = True
             stream.refuse(error)
             ASGI_LOG.warning("answered 505: %s", error)
-            await plain_answer(
-                self.send, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n"
-            )
+            await plain_answer(self.send, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n")
             return
         except BaseException:
             spool.close()

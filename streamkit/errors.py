@@ -196,7 +196,9 @@ class BufferLimitExceeded(StreamError):
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"the body is longer than the {self.limit} bytes that http10_limit lets us hold for an HTTP/1.0 client"
+        return (
+            f"the body passes the {self.limit} bytes that `http10_limit` lets be held for an HTTP/1.0 client"
+        )
 
 
 class ApplicationFailed(StreamError):

@@ -82,4 +82,5 @@ def _required(app: Any) -> int:
         parameters = inspect.signature(app).parameters.values()
     except (ValueError, TypeError):
         return 0
-    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.default is p.empty and p.kind in positional for p in parameters)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Options"]
 
-Completion: TypeAlias = "bytes | str | None | Callable[[Any, BaseException], bytes | str | None]"
+Completion: TypeAlias = "bytes | str | Callable[[Any, BaseException], bytes | str | None] | None"
 Rule: TypeAlias = Callable[[Any], Any]
 
 _UNSET: Any = object()
@@ -102,9 +102,7 @@ def _headers(value: Any) -> Mapping[str, str | None]:
     return _over(DEFAULT_HEADERS, value)
 
 
-def _over(
-    below: Mapping[str, str | None], above: Mapping[str, str | None]
-) -> dict[str, str | None]:
+def _over(below: Mapping[str, str | None], above: Mapping[str, str | None]) -> dict[str, str | None]:
     """Both mappings as one, names compared without case."""
     lowered = {name.lower() for name in above}
     return {**{name: value for name, value in below.items() if name.lower() not in lowered}, **above}
@@ -241,7 +239,8 @@ class Options:
         A string is read as the option's own kind: `none`, `true` and `false`, numbers,
         comma lists, and one `Name: value` a line for headers. Raises `OptionsError`.
         """
-        if not isinstance(mapping, Mapping):
+        given_as: object = mapping
+        if not isinstance(given_as, Mapping):
             raise OptionsError([f"options: wanted a mapping, got {_shown(mapping)}"])
         faults: list[str] = []
         given: dict[str, Any] = {}
@@ -314,7 +313,8 @@ def _from_text(name: str, text: str) -> Any:
     if name == "headers":
         return _headers_from_text(text)
     if name in ("strip", "excluded_context"):
-        return tuple(part.strip() for part in text.split(",") if part.strip() and part.strip().lower() != "none")
+        names = (name.strip() for name in text.split(","))
+        return tuple(name for name in names if name and name.lower() != "none")
     if name in ("http10", "engine", "on_failure"):
         return text.lower()
     lowered = text.lower()

@@ -23,9 +23,7 @@ Write: TypeAlias = Callable[[bytes], object]
 class StartResponse(Protocol):
     """The server's `start_response`."""
 
-    def __call__(
-        self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None = ..., /
-    ) -> Write: ...
+    def __call__(self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None = ..., /) -> Write: ...
 
 
 WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
@@ -40,9 +38,7 @@ ASGIHeaders: TypeAlias = list[tuple[bytes, bytes]]
 
 # Streams
 Chunk: TypeAlias = str | bytes | bytearray | memoryview
-Outcome: TypeAlias = Literal[
-    "finished", "failed", "disconnected", "timed_out", "shut_down", "aborted"
-]
+Outcome: TypeAlias = Literal["finished", "failed", "disconnected", "timed_out", "shut_down", "aborted"]
 EngineName: TypeAlias = Literal["auto", "thread", "greenlet", "task"]
 HeaderItems: TypeAlias = "MutableMapping[str, str] | Iterable[tuple[str, str]]"
 Producer: TypeAlias = (

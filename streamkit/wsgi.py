@@ -356,7 +356,7 @@ class _Body:
         if self._over:
             raise StopIteration
         try:
-            chunk = self._reader.read()
+            chunk = self._reader.next_chunk()
         except BaseException:
             self._over = True
             self._stream._failed = True
@@ -417,7 +417,7 @@ def _whole(stream: ChannelStream, reader: Reader, start_response: StartResponse)
     """Hold the body until it is complete; an error until then is a real 500."""
     spool = Spool(stream.options.http10_limit)
     try:
-        while (chunk := reader.read()) is not None:
+        while (chunk := reader.next_chunk()) is not None:
             spool.write(chunk)
     except BufferLimitExceeded as error:
         stream._failed = True
@@ -454,9 +454,7 @@ def _refuse(
     if spool is not None:
         spool.close()
     WSGI_LOG.warning("answered 505: %s", error)
-    return _plain_answer(
-        start_response, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n"
-    )
+    return _plain_answer(start_response, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n")
 
 
 def _head_only(

@@ -164,10 +164,8 @@ def test_head_gives_the_head_of_get_without_running_a_producer(demo: Demo, path:
         connection.ask("GET", path)
         wanted = {field for field in connection.head().fields if field[0].lower() not in VARYING}
     with Connection(demo.port) as connection:
-        connection.ask("HEAD", path)
-        head = connection.head()
         connection.ask("HEAD", path, fields={"Connection": "close"})
-        assert connection.head().status == 200, "a body came after the head"
+        head = connection.head()
         assert connection.rest_of_connection() == b""
     assert {field for field in head.fields if field[0].lower() not in VARYING} == wanted
     assert demo.tracebacks() == before

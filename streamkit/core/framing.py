@@ -48,9 +48,7 @@ class Request(NamedTuple):
         if protocol == "1.1":
             return cls(scope["method"], (1, 1), False)
         connection = b",".join(value for name, value in scope["headers"] if name == b"connection")
-        return cls(
-            scope["method"], version_of(protocol), "close" in options_of(connection.decode("latin-1"))
-        )
+        return cls(scope["method"], version_of(protocol), "close" in options_of(connection.decode("latin-1")))
 
 
 def version_of(protocol: str) -> tuple[int, int]:

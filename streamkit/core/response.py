@@ -20,7 +20,7 @@ from ..options import Options
 from ..syntax import check_status
 from ..types import EngineName, Environ, Producer, Receive, Scope, Send, StartResponse
 from .headers import STREAMING_TYPES, Headers, Items, Pairs, media_type_of
-from .producers import Kind, is_one_shot, kind_of
+from .producers import is_one_shot, kind_of
 
 Resource: TypeAlias = "AbstractContextManager[Any] | AbstractAsyncContextManager[Any]"
 
@@ -65,7 +65,7 @@ class StreamingResponse:
         if engine is not None and engine not in _ENGINES:
             raise OptionsError([f"engine: wanted one of {', '.join(_ENGINES)} or None, got {engine!r}"])
         if loop and self.kind.is_iterable:
-            raise ProducerError("loop=True calls its producer again and again: wanted a function, got an iterable")
+            raise ProducerError("loop=True repeats its producer: wanted a function, not an iterable")
 
     @property
     def endless(self) -> bool:

@@ -15,6 +15,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
@@ -226,7 +227,7 @@ class BaseStream:
         hooks = self._taken("finish")
         if self.options.on_finish is not None:
             hooks.append(self.options.on_finish)
-        calls.extend((lambda hook=hook: hook(self)) for hook in hooks)
+        calls.extend(partial(hook, self) for hook in hooks)
         return calls
 
     def _run_late(self, hooks: list[Callable[..., Any]], *details: Any) -> None:

@@ -9,6 +9,7 @@ Rule: servers are set up here and nowhere else; what is streamed stands in `app`
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import threading
@@ -82,7 +83,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as error:
-        reason = error.strerror or str(error)
+        # `create_server` adds the address to the text, which is told here already.
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise DemoUnavailable(f"cannot listen on {host} port {port}: {reason}") from error
 
 

@@ -188,7 +188,7 @@ class Channel(BaseStream):
         """Wait in a thread until the head is fixed or the producer has ended; False after `timeout`."""
         return self._park(self._head_is_settled, timeout)
 
-    def read(self) -> bytes | None:
+    def next_chunk(self) -> bytes | None:
         """Wait in a thread for what comes next; None at the end. Raises the producer's error."""
         while True:
             with self._mutex:
@@ -229,8 +229,8 @@ class Channel(BaseStream):
     def _head_is_settled(self) -> bool:
         return self._head is not None or self._done or not self._connected
 
-    async def read_async(self) -> bytes | None:
-        """`read` on a loop."""
+    async def next_chunk_async(self) -> bytes | None:
+        """`next_chunk` on a loop."""
         while True:
             with self._mutex:
                 if self._chunks:
@@ -301,6 +301,7 @@ class Channel(BaseStream):
     def at_line_start(self) -> bool:
         with self._mutex:
             return (self._chunks[-1] if self._chunks else self._tail).endswith((b"\n", b"\r"))
+
 
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():

@@ -28,9 +28,7 @@ class LoopThread:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=loop.run_forever, name="streamkit-loop", daemon=True
-                )
+                self._thread = threading.Thread(target=loop.run_forever, name="streamkit-loop", daemon=True)
                 self._thread.start()
                 self._loop = loop
             return self._loop

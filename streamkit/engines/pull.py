@@ -22,6 +22,7 @@ from .ending import fail, fail_async, log_error
 from .task import TaskStream
 from .thread import ThreadStream
 
+
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
@@ -47,7 +48,7 @@ class Pull:
             self._run(self._advance)
         return True
 
-    def read(self) -> bytes | None:
+    def next_chunk(self) -> bytes | None:
         """What comes next; None at the end. Raises the iterable's error."""
         stream = self.stream
         while not stream._chunks:
@@ -123,7 +124,7 @@ class AsyncPull:
             await self._advance()
         return True
 
-    async def read_async(self) -> bytes | None:
+    async def next_chunk_async(self) -> bytes | None:
         """What comes next; None at the end. Raises the iterable's error."""
         stream = self.stream
         while not stream._chunks:

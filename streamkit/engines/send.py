@@ -171,7 +171,8 @@ class ScopeStream(LoopWaits):
     def _foreign_type(self) -> str:
         assert self._start is not None
         return next(
-            (v.decode("latin-1") for n, v in self._start.get("headers", ()) if n.lower() == b"content-type"), ""
+            (v.decode("latin-1") for n, v in self._start.get("headers", ()) if n.lower() == b"content-type"),
+            "",
         )
 
     def _commit_foreign_late(self) -> None:
@@ -190,7 +191,8 @@ class ScopeStream(LoopWaits):
         http10 = self.options.http10
         self._body = frame(self.request, self._status, endless=endless, http10=http10)
         self._state = after(self._state, "commit")
-        self._head = (self._status, finished(pairs, self.options, self._body, foreign=True, default_type=None))
+        pairs = finished(pairs, self.options, self._body, foreign=True, default_type=None)
+        self._head = (self._status, pairs)
         if self.outer is not None:
             self.outer.is_carried_by(self)
         if http10 == "reject" and self.request.version < (1, 1):
@@ -290,7 +292,7 @@ class ScopeStream(LoopWaits):
         if self._admits(size):
             if self._limit is not None:
                 self._accepted += size
-            await self._hand_over(chunk)  # type: ignore[arg-type]
+            await self._hand_over(chunk)
         return size
 
     def close(self) -> None:
@@ -393,14 +395,17 @@ class ScopeStream(LoopWaits):
         """What an application that has returned left undone."""
         if self._app_failed and not self.closed:
             return ApplicationFailed(self._app_failed)
-        if self._head is not None and self.phase == NEW or self._state is not State.STARTED:
+        if (self._head is not None and self.phase == NEW) or self._state is not State.STARTED:
             return None
         if self.phase in (NEW, HELD) and self.carried is None:
             return ProtocolViolation(
-                f"the application returned without a response: wanted {_ORDER[self.phase]} (ASGI, HTTP protocol)"
+                "the application returned without a response: "
+                f"wanted {_ORDER[self.phase]} (ASGI, HTTP protocol)"
             )
         if self.phase == CARED and self._connected:
-            return ProtocolViolation("the application returned before the last http.response.body of its stream")
+            return ProtocolViolation(
+                "the application returned before the last http.response.body of its stream"
+            )
         return None
 
     async def _conclude_uncommitted(self, error: BaseException | None) -> None:

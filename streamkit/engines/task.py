@@ -175,7 +175,7 @@ class TaskStream(LoopStream):
     def write(self, data: Chunk, /) -> Awaitable[int]:
         if self._direct and data.__class__ is bytes and data:
             size = len(data)
-            self._chunks.append(data)  # type: ignore[arg-type]
+            self._chunks.append(data)
             room = self._room = self._room - size
             wake = self._wake
             if wake is not None:
@@ -307,5 +307,3 @@ async def close_iterator(iterable: object, iterator: object) -> None:
         close = getattr(opened, "aclose", None)
         if close is not None:
             await close()
-
-

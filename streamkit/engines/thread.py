@@ -34,7 +34,7 @@ class ThreadStream(Channel, ThreadWaits):
             with self._mutex:
                 if self._direct:
                     size = len(data)
-                    self._chunks.append(data)  # type: ignore[arg-type]
+                    self._chunks.append(data)
                     room = self._room = self._room - size
                     wake = self._wake
                     if wake is not None:

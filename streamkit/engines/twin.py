@@ -114,7 +114,7 @@ class Twin(ResponseStream):
         return self._origin.at_line_start
 
     @property
-    def ignore_disconnect(self) -> bool:  # type: ignore[override]
+    def ignore_disconnect(self) -> bool:
         return self._origin.ignore_disconnect
 
     @ignore_disconnect.setter

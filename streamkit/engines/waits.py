@@ -34,9 +34,7 @@ def _future(stream: BaseStream, milestone: Milestone) -> Future[None]:
     return future
 
 
-def _wait(
-    stream: BaseStream, milestone: Milestone, timeout: float | None, flag: Callable[[], bool]
-) -> bool:
+def _wait(stream: BaseStream, milestone: Milestone, timeout: float | None, flag: Callable[[], bool]) -> bool:
     stream._check_timeout(timeout)
     future = _future(stream, milestone)
     if not flag():

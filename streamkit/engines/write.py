@@ -171,7 +171,7 @@ class RequestStream(ThreadWaits):
             self.commit()
         with self._lock:
             if self._admits(size):
-                self._send(chunk)  # type: ignore[arg-type]
+                self._send(chunk)
         return size
 
     def _send(self, chunk: bytes) -> None:
