@@ -143,8 +143,7 @@ def wsgi_iterable(environ: Environ, start_response: StartResponse) -> Iterable[b
 def _writes_to_the_environ(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     stream = environ["streamkit.stream"]
     stream.headers["Content-Type"] = TEXT
-    push(environ["bench.ask"])(stream)
-    stream.close()
+    push(environ["bench.ask"])(stream)  # the middleware completes what is not closed
     return []
 
 
@@ -233,8 +232,7 @@ async def _writes_to_the_scope(scope: Scope, receive: Receive, send: Send) -> No
     stream = scope["streamkit.stream"]
     stream.headers["Content-Type"] = TEXT
     for chunk in scope["bench.ask"].chunks():
-        await stream.write(chunk)
-    await stream.close()
+        await stream.write(chunk)  # the middleware completes what is not closed
 
 
 asgi_scope: ASGIApp = streamkit.wrap(_writes_to_the_scope, kind="asgi")

@@ -8,6 +8,7 @@ curl -N http://127.0.0.1:8000/fails      a stream that fails half-way: curl ends
 
 import asyncio
 import csv
+import logging
 import os
 import sys
 import time
@@ -79,6 +80,7 @@ urlpatterns = [path("ticks", ticks), path("steps", steps), path("rows.csv", rows
 if __name__ == "__main__":
     words = [word for word in sys.argv[1:] if word != "--wsgi"]
     port = int(words[0] if words else os.environ.get("PORT", 8000))
+    logging.basicConfig()  # Django's own settings print errors under DEBUG only
     if "--wsgi" in sys.argv:
         app = streamkit.wrap(get_wsgi_application(), OPTIONS)
         waitress.serve(app, host="127.0.0.1", port=port, threads=16, channel_request_lookahead=1)

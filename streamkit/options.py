@@ -239,8 +239,7 @@ class Options:
         A string is read as the option's own kind: `none`, `true` and `false`, numbers,
         comma lists, and one `Name: value` a line for headers. Raises `OptionsError`.
         """
-        given_as: object = mapping
-        if not isinstance(given_as, Mapping):
+        if not hasattr(mapping, "items"):
             raise OptionsError([f"options: wanted a mapping, got {_shown(mapping)}"])
         faults: list[str] = []
         given: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from .core.commit import State, after
 from .core.context import inherited
 from .core.framing import Body, Request, frame, has_body
-from .core.headers import STREAMING_TYPES, Pairs, is_streaming, media_type_of, value_of
+from .core.headers import Pairs, is_streaming, value_of
 from .core.response import StreamingResponse, carried_out_by
 from .engines import thread
 from .engines.ending import (
@@ -71,30 +71,42 @@ class StreamingMiddleware:
             raise NotAnApplication(f"wanted a WSGI application, got {app!r}")
         self.app = app
         self.options = Options.of(options, overrides)
+        self._app_on_worker = self.options.engine == "thread"
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        stream = RequestStream(self.options, environ, start_response)
+        # Written out for the response that does not stream: each call here would cost it dearly.
+        stream = _new(RequestStream)
+        stream.options = self.options
+        stream.environ = environ
+        stream.start_response = start_response
         if KEY in environ:
             stream.outer = environ[KEY]
         environ[KEY] = stream
-        if self.options.engine == "thread":
+        if self._app_on_worker:
             return _carry_app(self.app, stream, environ)
         try:
             body = self.app(environ, stream.start)
         except BaseException as error:
             return _concluded(stream, error)
         answer = stream.answer
-        if (body.__class__ is list or body.__class__ is tuple) and stream.plain and answer is not None:
-            for name, value in answer[1]:
-                if len(name) == 12 and name.lower() == "content-type":
-                    if value in _KNOWN_PLAIN or media_type_of(value) not in STREAMING_TYPES:
-                        continue
-                    return _answered(stream, body)
+        if answer is not None and (type(body) is list or type(body) is tuple) and stream.plain:
+            status, headers, exc_info = answer
+            for name, value in headers:
+                if len(name) == 12:
+                    if value in _KNOWN_PLAIN:
+                        break
+                    if is_streaming([(name, value)]):
+                        return _answered(stream, body)
             stream.environ = None  # it holds the stream, and must not be held by it
-            stream.release()
+            if exc_info is None:
+                start_response(status, headers)
+            else:
+                start_response(status, headers, exc_info)
             return body
         return _answered(stream, body)
 
+
+_new = object.__new__
 
 # The commonest media types, to save each ordinary response a look at its own.
 _KNOWN_PLAIN = frozenset(
@@ -195,10 +207,10 @@ def _sent(stream: RequestStream) -> Iterable[bytes]:
     failure, spool = stream._error, stream.spool
     if isinstance(failure, BufferLimitExceeded):
         settle(stream, "failed")
-        return _refuse(stream._start_response, failure, spool)
+        return _refuse(stream.start_response, failure, spool)
     if spool is not None and failure is None and stream._head is not None:
         status, pairs = stream._head
-        stream._start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
+        stream.start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
         return _Whole(spool, stream)
     if spool is not None:
         spool.close()
@@ -319,9 +331,13 @@ def _cut(stream: ChannelStream, reader: Reader) -> Iterable[bytes]:
 
 def _commit(stream: ChannelStream) -> None:
     if isinstance(stream, BridgeStream):
-        asyncio.run_coroutine_threadsafe(stream.commit(), stream._loop).result()
+        asyncio.run_coroutine_threadsafe(_commit_bridge(stream), stream._loop).result()
     else:
         stream.commit()
+
+
+async def _commit_bridge(stream: BridgeStream) -> None:
+    await stream.commit()
 
 
 def _settle(stream: ChannelStream, outcome: Outcome, *, waits: bool = True) -> None:
@@ -536,13 +552,13 @@ def _cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[by
     reader = Pull(stream, None)
     if request.version < (1, 1) and options.http10 == "reject":
         _discard(stream, response)
-        return _reject(outer._start_response)
+        return _reject(outer.start_response)
     if outer.answer is not None and (request.method == "HEAD" or not has_body(stream._status)):
-        return _head_only(stream, response, outer._start_response)
+        return _head_only(stream, response, outer.start_response)
 
     def start_response(status: str, headers: Pairs, exc_info: Any = None) -> Any:
         said = outer.answer[0] if outer.answer is not None else status
-        return outer._start_response(said if said[:3] == status[:3] else status, headers)
+        return outer.start_response(said if said[:3] == status[:3] else status, headers)
 
     return _started(stream, reader, start_response, None)
 
@@ -558,7 +574,7 @@ def _carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterabl
     on_worker.start_app(app, environ, copy_context())
     on_worker.wait_head()
     if on_worker.returned is None:
-        return _started(on_worker, on_worker, stream._start_response, None)
+        return _started(on_worker, on_worker, stream.start_response, None)
     environ[KEY] = stream
     if needs_settling(on_worker) and on_worker.carried is None:
         settle(on_worker, "finished")

@@ -88,7 +88,7 @@ async def push_awaiting(run: Run, stream: Any) -> None:
     """The same for a stream whose writes are awaited; the program may block all the same."""
     step: Callable[[], Any] = partial(next, run)
     try:
-        while (wish := await beside_the_loop(step)) is not END:
+        while (wish := await beside_the_loop(step, run)) is not END:
             try:
                 got = wish() if callable(wish) else stream.write(wish)
                 if inspect.isawaitable(got):
@@ -103,21 +103,21 @@ async def push_awaiting(run: Run, stream: Any) -> None:
 
 async def awaited_chunks(run: Run) -> AsyncIterator[Any]:
     try:
-        while (chunk := await beside_the_loop(partial(next, run))) is not END:
+        while (chunk := await beside_the_loop(partial(next, run), run)) is not END:
             yield chunk
     finally:
         run.close()
 
 
-async def beside_the_loop(step: Callable[[], Any]) -> Any:
-    """One step of a program, on a thread; a cancellation waits for its end."""
+async def beside_the_loop(step: Callable[[], Any], run: Run) -> Any:
+    """One step of a program, on a thread; the program sees a cancellation when the step has ended."""
     work = asyncio.ensure_future(asyncio.to_thread(stepped, step))
     try:
         return await asyncio.shield(work)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as gone:
         await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()
+        if not work.cancelled() and work.exception() is None and work.result() is not END:
+            run.throw(gone)
         raise
 
 
@@ -230,8 +230,8 @@ DESCRIBED = [shape for shape in SHAPES if shape.described]
 FUNCTIONS = [shape for shape in DESCRIBED if shape.has_stream]
 SYNC_FUNCTIONS = [shape for shape in FUNCTIONS if not shape.awaits]
 ITERABLES = [shape for shape in SHAPES if not shape.has_stream]
-# A producer of these is not on the server's thread: it can write while nothing reads.
-BUFFERED = [shape for shape in WITH_STREAM if shape.name != "wsgi-environ-write"]
+# Between the producer of these and the server is a channel: it can write while nothing reads.
+BUFFERED = [shape for shape in WITH_STREAM if shape.described or shape.name == "wsgi-environ-thread"]
 
 
 class Serve:

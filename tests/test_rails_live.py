@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Iterator
+from string import ascii_lowercase
 from typing import Any
 
 import pytest
@@ -132,12 +133,13 @@ def test_twenty_six_writes_need_no_reader(served: Serve) -> None:
     done = threading.Event()
 
     def program() -> Run:
-        yield from "abcdefghijklmnopqrstuvwxyz"
+        for letter in ascii_lowercase:
+            yield letter
         done.set()
 
     answer = served(program)
     assert done.wait(PATIENCE)
-    assert answer.finish().body == b"abcdefghijklmnopqrstuvwxyz"
+    assert answer.finish().body == ascii_lowercase.encode()
 
 
 def test_a_producer_waiting_on_a_full_channel_is_told_when_its_client_leaves(
@@ -320,6 +322,7 @@ def test_an_error_after_the_commit_that_ends_cleanly_is_in_the_log_once(
     answer = served(program, content_type="text/html", options={"on_failure": "finish"}).finish()
     assert (answer.complete, answer.error) == (True, None)
     assert b"/500.html" in answer.body
+    assert until(loud)
     logged = [line for line in loud() if "for the log" in line]
     assert len(logged) == len(loud()) == 1
     assert logged[0].startswith(f"streamkit.{served.shape.interface}: ")
@@ -356,6 +359,7 @@ def test_an_on_error_that_writes_and_closes_has_the_last_word(
 
     answer = pushed(program, content_type="text/html").finish()
     assert (answer.body, answer.complete, answer.error) == (b"so far; sorry: boom", True, None)
+    assert until(loud)
     assert len([line for line in loud() if "boom" in line]) == len(loud()) == 1
 
 
@@ -377,5 +381,6 @@ def test_an_on_error_that_raises_is_logged_and_the_stream_still_ends(
     answer = pushed(program).finish()
     assert (answer.body, answer.complete) == (b"so far", False)
     assert answer.error is boom
+    assert until(loud)
     assert len([line for line in loud() if "the hook is broken" in line]) == len(loud()) == 1
     assert (streams[0].closed, streams[0].outcome) == (True, "failed")

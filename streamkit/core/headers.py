@@ -136,6 +136,7 @@ def value_of(headers: Iterable[tuple[str, str]], lowered: str) -> str | None:
 def finished(
     headers: Pairs,
     options: Options,
+    status: int,
     body: Body,
     *,
     content_length: int | None = None,
@@ -149,7 +150,9 @@ def finished(
     """
     dropped = {"content-length", "etag"} if foreign else {"content-length"}
     if body is Body.NONE:
-        return [pair for pair in headers if pair[0].lower() not in ("content-length", "content-type")]
+        # A Content-Type describes content: on a 204 or 304 it has nothing to describe.
+        without = ("content-length", "content-type") if status in (204, 304) else ("content-length",)
+        return [pair for pair in headers if pair[0].lower() not in without]
     head: Pairs = []
     present: set[str] = set()
     for name, value in headers:

@@ -257,6 +257,7 @@ class BaseStream:
         pairs = finished(
             self._pairs if headers is None else list(headers),
             self.options,
+            self._status,
             body,
             content_length=length,
             default_type=None if self.foreign else DEFAULT_CONTENT_TYPE,
@@ -438,10 +439,10 @@ class AsyncResponseStream(BaseStream):
 
     @abstractmethod
     def commit(self) -> Awaitable[None]:
-        """Send the head now; to be awaited, so that hooks of the commit may wait."""
+        """Send the head now. Need not be awaited, unless hooks of the commit are coroutines."""
 
     @abstractmethod
-    def close(self) -> None:
+    def close(self) -> Awaitable[None]:
         """Complete the response. Idempotent, and never waits. Raises `BodyTooShort`."""
 
     @abstractmethod
@@ -504,4 +505,4 @@ class AsyncResponseStream(BaseStream):
         traceback: TracebackType | None,
     ) -> None:
         if error is None:  # an error must not look like a complete body
-            self.close()
+            await self.close()

@@ -37,6 +37,8 @@ def serve(host: str, port: int, *, wsgi: bool = False) -> None:
     with closing(_listen(host, port)) as listener:
         # uvicorn's own loggers do not propagate, so nothing is printed twice.
         logging.basicConfig(format="%(levelname)s: %(name)s: %(message)s")
+        # It warns of each request that finds no idle thread, which the first one can be too early for.
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         if threading.current_thread() is threading.main_thread():
             # SIGTERM ends the demo as Ctrl+C does, so that the database is removed then, too.
             signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -22,7 +22,7 @@ from ..core.commit import State, after
 from ..core.framing import Body, Request
 from ..core.response import StreamingResponse
 from ..core.stream import BaseStream
-from ..errors import ClientDisconnected, StreamAborted, StreamClosed, StreamError
+from ..errors import BodyTooShort, ClientDisconnected, StreamAborted, StreamClosed, StreamError
 from ..options import Options
 from .waits import reached
 
@@ -108,28 +108,15 @@ class Channel(BaseStream):
             raise self._refusal
         return super()._admits(size)
 
-    def close(self) -> None:
-        """Complete the response. Idempotent, and never waits. Raises `BodyTooShort`."""
-        if self.closed:
-            return
-        if self._head is None:
-            self._commit_for_close()
+    def _complete(self) -> BodyTooShort | None:
+        """End a committed body; the error of one that is too short, which has not ended then."""
         with self._mutex:
             if self._state is not State.COMMITTED:
-                return
+                return None
             error = self._shortfall()
             if error is None:
                 self._end_now(None)
-        if error is not None:
-            self._fall_short(error)
-            raise error
-
-    def _commit_for_close(self) -> None:
-        raise NotImplementedError
-
-    def _fall_short(self, error: StreamError) -> None:
-        """End as failed because the body is too short."""
-        raise NotImplementedError
+        return error
 
     def abort(self, reason: object = None) -> None:
         """Cut the response short, so that no client takes it for whole. Idempotent, never waits."""

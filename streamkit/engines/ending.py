@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..core.completion import ENDS_CLEANLY, completion_for
@@ -85,9 +85,7 @@ def fail(stream: ResponseStream, error: BaseException, end: Callable[[BaseExcept
         return
     if stream._failure is not error:
         report(stream, error)
-    if stream.closed:
-        stream._failed = True
-        log_error(stream, "the producer failed, and an on_error hook closed the stream", error)
+    if _is_over(stream, error, end):
         return
     text, clean = _completion(stream, error)
     if text:
@@ -106,9 +104,7 @@ async def fail_async(
         return
     if stream._failure is not error:
         await report_async(stream, error)
-    if stream.closed:
-        stream._failed = True
-        log_error(stream, "the producer failed, and an on_error hook closed the stream", error)
+    if _is_over(stream, error, end):
         return
     text, clean = _completion(stream, error)
     if text:
@@ -117,6 +113,19 @@ async def fail_async(
         except (ClientDisconnected, StreamClosed):
             clean = False  # the leave says it all
     _end_failed(stream, error, end, clean)
+
+
+def _is_over(stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None]) -> bool:
+    """Whether nothing more can be sent after this error, of which nobody else would hear."""
+    if not stream.connected:
+        log_error(stream, "the producer failed after its client had left", error)
+        end(None)
+        return True
+    if stream.closed:
+        stream._failed = True
+        log_error(stream, "the producer failed, and an on_error hook closed the stream", error)
+        return True
+    return False
 
 
 def _end_failed(
@@ -135,11 +144,13 @@ def _has_no_hooks(
     if is_leave(stream, error):
         end(None)
         return True
-    if stream.closed:
+    if stream.closed and stream.connected:
         if stream._failure is not error and stream._abort is None:
             log_error(stream, "the producer failed after the end of its stream", error)
         return True
     if is_held(stream):
+        if not stream.connected:
+            log_error(stream, "the producer failed after its client had left", error)
         stream._failure = error
         stream._failed = True
         end(raisable(error))
@@ -224,6 +235,26 @@ async def settle_async(stream: AsyncResponseStream, outcome: Outcome) -> None:
 
 def _tells_of_leave(stream: BaseStream, outcome: Outcome) -> bool:
     return outcome == "disconnected" and stream._head is not None and not stream.ignore_disconnect
+
+
+def run_commit_hooks(stream: AsyncResponseStream) -> Awaitable[None] | None:
+    """Call the hooks of the commit now, up to the first that waits; the rest, if there is one."""
+    while hooks := stream._taken("commit"):
+        for index, hook in enumerate(hooks):
+            result = hook(stream)
+            if inspect.isawaitable(result):
+                return _commit_hooks_from(stream, result, hooks[index + 1 :])
+    return None
+
+
+async def _commit_hooks_from(
+    stream: AsyncResponseStream, first: Awaitable[Any], hooks: list[Callable[..., Any]]
+) -> None:
+    await first
+    while hooks:
+        for hook in hooks:
+            await finished(hook(stream))
+        hooks = stream._taken("commit")  # a hook may have added one
 
 
 async def finished(result: Any) -> None:

@@ -14,7 +14,7 @@ Rule: until something touches it, it holds four references and looks at each mes
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ..core.commit import State, after
@@ -31,16 +31,15 @@ from ..errors import (
 )
 from ..options import Options
 from ..types import ASGIHeaders, Chunk, Message, Receive, Scope, Send
-from .ending import ASGI_LOG, fail_async, is_leave, outcome_of, settle_async
-from .ending import finished as awaited
+from .ending import ASGI_LOG, fail_async, is_leave, outcome_of, run_commit_hooks, settle_async
 from .inbox import Inbox
 from .spool import Spool
-from .task import _ready, keep
+from .task import DONE, keep
 from .twin import Twin
 from .waits import LoopWaits, reached
 
 # How far the application's own messages have come.
-NEW, HELD, PASSING, CARED, DROPPING, DONE = range(6)
+NEW, HELD, PASSING, CARED, DROPPING, OVER = range(6)
 
 _ORDER = {
     NEW: "http.response.start",
@@ -48,9 +47,8 @@ _ORDER = {
     PASSING: "http.response.body",
     CARED: "http.response.body",
     DROPPING: "http.response.body",
-    DONE: "nothing",
+    OVER: "nothing",
 }
-_SENT: Any = _ready(0)
 _PLAIN_TYPES = frozenset({b"text/html; charset=utf-8", b"application/json", b"text/plain; charset=utf-8"})
 
 
@@ -67,8 +65,11 @@ class ScopeStream(LoopWaits):
     _cut_off: bool = False
     _app_failed: int = 0
     _error: BaseException | None = None
+    _ended: bool = False
     _sent: int = 0
     _committing: bool = False
+    _heading: asyncio.Task[None] | None = None  # sends the head beside the application
+    _beside: tuple[asyncio.Task[None], ...] = ()  # and whatever else the end has to wait for
     _log = ASGI_LOG
 
     def __init__(self, options: Options, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,11 +97,11 @@ class ScopeStream(LoopWaits):
         if kind == "http.response.body":
             if self.phase == PASSING:
                 if not message.get("more_body"):
-                    self.phase = DONE
+                    self.phase = OVER
                     self.scope = None  # it holds the stream, and must not be held by it
                 return self._send(message)
             if self.phase == HELD and not message.get("more_body"):
-                self.phase = DONE
+                self.phase = OVER
                 self.scope = None
                 return _both(self._send, self._start, message)
         elif kind == "http.response.start" and self.phase == NEW and self._head is None:
@@ -126,7 +127,7 @@ class ScopeStream(LoopWaits):
             self.phase = CARED
             return self._begin_foreign()
         self.phase = HELD
-        return _SENT  # type: ignore[no-any-return]
+        return DONE
 
     def _send_slowly(self, kind: str, message: Message) -> Awaitable[None]:
         if kind not in ("http.response.start", "http.response.body"):
@@ -135,13 +136,13 @@ class ScopeStream(LoopWaits):
             status = message.get("status", 200)
             if kind == "http.response.start" and status >= 500:
                 self._app_failed = status
-            return _SENT  # type: ignore[no-any-return]
+            return DONE
         if kind == "http.response.body" and self.phase in (HELD, CARED):
             return self._send_foreign(message)
         if kind == "http.response.body" and self.phase == DROPPING:
             if not message.get("more_body"):
-                self.phase = DONE
-            return _SENT  # type: ignore[no-any-return]
+                self.phase = OVER
+            return DONE
         raise ProtocolViolation(
             f"ASGI messages out of order: wanted {_ORDER[self.phase]} next, got {kind} (ASGI, HTTP protocol)"
         )
@@ -191,7 +192,7 @@ class ScopeStream(LoopWaits):
         http10 = self.options.http10
         self._body = frame(self.request, self._status, endless=endless, http10=http10)
         self._state = after(self._state, "commit")
-        pairs = finished(pairs, self.options, self._body, foreign=True, default_type=None)
+        pairs = finished(pairs, self.options, self._status, self._body, foreign=True, default_type=None)
         self._head = (self._status, pairs)
         if self.outer is not None:
             self.outer.is_carried_by(self)
@@ -221,7 +222,7 @@ class ScopeStream(LoopWaits):
             elif not chunk:
                 await self._send(message)
         if not more:
-            self.phase = DONE
+            self.phase = OVER
             await self._finish("finish")
 
     async def _hand_over(self, chunk: bytes, *, more: bool = True) -> None:
@@ -249,44 +250,71 @@ class ScopeStream(LoopWaits):
 
     # -- our own stream
 
-    async def commit(self) -> None:
-        if self._head is None and not self.closed:
-            await self._commit()
-            if self._body is Body.STREAM:
-                await self._send(body_message(b"", more=True))  # some servers wait for a body
+    def commit(self) -> Awaitable[None]:
+        if self._head is not None or self.closed:
+            return DONE
+        waiting = self._start_commit()
+        if waiting is None:
+            self._fix_own_head()
+        self._heading = self._keep(self._send_head(waiting, flush=True))
+        return self._heading
 
     async def _commit(self) -> None:
+        if self._heading is not None:
+            await self._heading
+        elif self._head is None:
+            await self._send_head(self._start_commit())
+
+    def _start_commit(self) -> Awaitable[None] | None:
+        """Run the hooks of the commit, as far as they need not be awaited."""
         if self.phase != NEW or self.carried is not None:
             raise StreamError("this request is already answered by another stream or by messages of its own")
         if self._committing:
             raise StreamError("an on_commit hook may change the head, but not write the body")
         self._committing = True
+        waiting: Awaitable[None] | None = None
         try:
-            while hooks := self._taken("commit"):
-                for hook in hooks:
-                    await awaited(hook(self))
+            waiting = run_commit_hooks(self)
         finally:
-            self._committing = False
+            self._committing = waiting is not None
+        return waiting
+
+    def _fix_own_head(self) -> None:
         assert self.scope is not None
         self.request = Request.of_scope(self.scope)
         self._fix_head()
-        assert self._head is not None
         reached(self, "_when_committed")
         if self._body is Body.WHOLE:
             self.spool = Spool(self.options.http10_limit)
+        if self.outer is not None:
+            self.outer.is_carried_by(self)
+
+    async def _send_head(self, waiting: Awaitable[None] | None = None, *, flush: bool = False) -> None:
+        """Fix the head if hooks have kept it open, and send it."""
+        if waiting is not None:
+            try:
+                await waiting
+            finally:
+                self._committing = False
+        if self._head is None:
+            self._fix_own_head()
+        if self._body is Body.WHOLE:
             return
+        assert self._head is not None
         status, pairs = self._head
+        self._writer = None if flush else asyncio.current_task()
         await self._send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
-        self._writer = asyncio.current_task()
         self.inbox.watch(self._left)
+        if flush and self._body is Body.STREAM:
+            await self._send(body_message(b"", more=True))  # some servers wait for a body
 
     def write(self, data: Chunk, /) -> Awaitable[int]:
         return self._write(data)
 
     async def _write(self, data: Chunk) -> int:
-        chunk = data if data.__class__ is bytes else self._encode(data)
+        chunk = data if type(data) is bytes else self._encode(data)
         size = len(chunk)
-        if self._head is None:
+        if self._head is None or self._heading is not None:
             self._check_open(size)
             await self._commit()
         if self._admits(size):
@@ -295,17 +323,26 @@ class ScopeStream(LoopWaits):
             await self._hand_over(chunk)
         return size
 
-    def close(self) -> None:
+    def close(self) -> Awaitable[None]:
         if self.closed:
-            return
+            return DONE
         if self._head is None:
-            self._state = State.FINISHED  # committed, empty, when the application returns
-            return
+            return self._keep(self._close_after_commit())
         error = self._shortfall()
         if error is not None:
-            self._error = error
             raise error
         self._state = after(self._state, "finish")
+        return self._keep(self._finish("finish")) if self.spool is None else DONE
+
+    async def _close_after_commit(self) -> None:
+        await self._commit()
+        await self.close()
+
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it beside the application, and have its end awaited by `conclude`."""
+        task = keep(self._loop.create_task(coroutine))
+        self._beside = (*self._beside, task)
+        return task
 
     def abort(self, reason: object = None) -> None:
         if not self.closed:
@@ -354,12 +391,14 @@ class ScopeStream(LoopWaits):
     @property
     def done(self) -> bool:
         """Whether the application has answered by itself, to the end, and asked for nothing more."""
-        return self.phase == DONE and "_finish_hooks" not in self.__dict__
+        return self.phase == OVER and "_finish_hooks" not in self.__dict__
 
     async def conclude(self, error: BaseException | None) -> None:
         """The application has returned, or raised: end the response as that deserves."""
         self._writer = None
         try:
+            for beside in self._beside:
+                await asyncio.wait([beside])
             await self._conclude(error)
         finally:
             self.scope = None
@@ -384,7 +423,7 @@ class ScopeStream(LoopWaits):
             error = self._unfinished()
         if self._head is None and self._state is not State.FINISHED:
             await self._conclude_uncommitted(error)
-        elif self.phase == DONE:  # what happened after a complete response is the application's
+        elif self.phase == OVER:  # what happened after a complete response is the application's
             await settle_async(self, outcome_of(self))
             if error is not None:
                 raise error
@@ -419,7 +458,6 @@ class ScopeStream(LoopWaits):
 
     async def _conclude_stream(self, error: BaseException | None) -> None:
         if self._head is None:
-            self._state = State.STARTED  # closed before it was committed: an empty body
             await self._commit()
         if isinstance(error, BufferLimitExceeded):
             await self._refuse(error)
@@ -442,6 +480,9 @@ class ScopeStream(LoopWaits):
 
     async def _finish(self, how: Any) -> None:
         """Close the body if that is still to be done, and tell whom it concerns."""
+        if self._ended:
+            return
+        self._ended = True
         if self._inbox is not None:
             self._inbox.stop()
         if how == "finish" and self._connected and self.phase in (NEW, CARED):

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, nullcontext
 from contextvars import Context
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from ..core.commit import State
 from ..core.producers import Kind, check_returned
@@ -23,11 +23,13 @@ from ..core.stream import ResponseStream
 from ..errors import StreamError
 from ..types import Chunk
 from .channel import Channel, Wake, _resolve
-from .ending import fail_async, finished, report_async
+from .ending import fail_async, report_async, run_commit_hooks
 from .loop import loop_thread
 from .thread import may_go_on
 from .twin import Twin
 from .waits import LoopWaits
+
+Result = TypeVar("Result")
 
 _NO_MUTEX = cast("threading.Lock", nullcontext(True))
 
@@ -51,6 +53,9 @@ def _ready(size: int) -> asyncio.Future[int]:
         if len(_READY) < 4096:
             _READY[size] = future
     return future
+
+
+DONE = cast("Awaitable[None]", _ready(0))  # an awaitable of what has happened already
 
 
 class LoopStream(Channel, LoopWaits):
@@ -88,56 +93,61 @@ class LoopStream(Channel, LoopWaits):
                 self._writers.append(self._waker(turn))
             await turn
 
-    async def commit(self) -> None:
+    def commit(self) -> Awaitable[None]:
         if self._head is not None:
-            return
+            return DONE
         me = id(asyncio.current_task())
         with self._mutex:
             committer = self._committer
-            if committer is None and self._state is State.STARTED:
-                hooks = self._taken("commit")
-                if not hooks:
-                    self._commit_now()
-                    return
+            if committer is None:
                 self._committer = me
-        if committer is None:
-            if self._committer == me:
-                await self._commit_after(hooks)
-        elif committer == me:
+        if committer == me:
             raise StreamError("an on_commit hook may change the head, but not write the body")
-        else:
-            await self.wait_committed()
-
-    async def _commit_after(self, hooks: list[Callable[..., Any]]) -> None:
+        if committer is not None:
+            return self._until_committed()
+        waiting: Awaitable[None] | None = None
         try:
-            while hooks:
-                for hook in hooks:
-                    await finished(hook(self))
-                hooks = self._taken("commit")  # a hook may have added one
-            with self._mutex:
-                if self._state is State.STARTED:
-                    self._commit_now()
+            waiting = run_commit_hooks(self)
+        finally:
+            if waiting is None:
+                self._committer = None
+        if waiting is not None:
+            return self._keep(self._commit_after(waiting))
+        with self._mutex:
+            if self._state is State.STARTED:
+                self._commit_now()
+        return DONE
+
+    async def _until_committed(self) -> None:
+        await self.wait_committed()
+
+    async def _commit_after(self, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
         finally:
             self._committer = None
-
-    def _commit_for_close(self) -> None:
-        """A close cannot wait for hooks that may be coroutines: they run as a task, then it closes."""
         with self._mutex:
-            if self._state is State.STARTED and not self.__dict__.get("_commit_hooks"):
+            if self._state is State.STARTED:
                 self._commit_now()
-                return
-        if self._state is State.STARTED:
-            self._keep(self._commit_then_close())
 
-    async def _commit_then_close(self) -> None:
+    def close(self) -> Awaitable[None]:
+        if self.closed:
+            return DONE
+        committing = self.commit()
+        if self._head is None:  # hooks of the commit run first
+            return self._keep(self._close_after(committing))
+        error = self._complete()
+        if error is not None:
+            self._keep(fail_async(self, error, self._end))
+            raise error
+        return DONE
+
+    async def _close_after(self, committing: Awaitable[None]) -> None:
         try:
-            await self.commit()
-            self.close()
+            await committing
+            await self.close()
         except BaseException as error:
             await fail_async(self, error, self._end)
-
-    def _fall_short(self, error: StreamError) -> None:
-        self._keep(fail_async(self, error, self._end))
 
     def _run_late(self, hooks: list[Callable[..., Any]], *details: Any) -> None:
         for hook in hooks:
@@ -145,8 +155,8 @@ class LoopStream(Channel, LoopWaits):
             if asyncio.iscoroutine(result):
                 self._keep(result)
 
-    def _keep(self, coroutine: Any) -> None:
-        keep(self._loop.create_task(coroutine))
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return keep(self._loop.create_task(coroutine))
 
     @property
     def sync(self) -> ResponseStream:
@@ -173,7 +183,7 @@ class TaskStream(LoopStream):
         return future
 
     def write(self, data: Chunk, /) -> Awaitable[int]:
-        if self._direct and data.__class__ is bytes and data:
+        if self._direct and type(data) is bytes and data:
             size = len(data)
             self._chunks.append(data)
             room = self._room = self._room - size
@@ -221,10 +231,11 @@ class BridgeStream(LoopStream):
 _kept: set[asyncio.Task[Any]] = set()
 
 
-def keep(task: asyncio.Task[Any]) -> None:
-    """Hold a task that nobody awaits: a loop refers to its tasks only weakly."""
+def keep(task: asyncio.Task[Result]) -> asyncio.Task[Result]:
+    """Hold a task that nobody may await: a loop refers to its tasks only weakly."""
     _kept.add(task)
     task.add_done_callback(_kept.discard)
+    return task
 
 
 def start(stream: LoopStream, context: Context | None) -> asyncio.Task[None]:
@@ -270,7 +281,7 @@ async def end_of_producer(stream: LoopStream, response: StreamingResponse) -> No
         if stream._head is None:
             await stream.commit()
         if not response.keep_open:
-            stream.close()
+            await stream.close()
     except BaseException as error:  # a hook of the commit, or a body that is too short
         await fail_async(stream, error, stream._end)
 

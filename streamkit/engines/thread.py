@@ -30,7 +30,7 @@ class ThreadStream(Channel, ThreadWaits):
     """A response stream over a channel."""
 
     def write(self, data: Chunk, /) -> int:
-        if data.__class__ is bytes and data:
+        if type(data) is bytes and data:
             with self._mutex:
                 if self._direct:
                     size = len(data)
@@ -102,11 +102,14 @@ class ThreadStream(Channel, ThreadWaits):
         finally:
             self._committer = None
 
-    def _commit_for_close(self) -> None:
+    def close(self) -> None:
+        if self.closed:
+            return
         self.commit()
-
-    def _fall_short(self, error: StreamError) -> None:
-        fail(self, error, self._end)
+        error = self._complete()
+        if error is not None:
+            fail(self, error, self._end)
+            raise error
 
 
 def start(stream: ThreadStream, context: Context) -> None:

@@ -50,7 +50,7 @@ class Twin(ResponseStream):
 
     def close(self) -> None:
         async def close() -> None:
-            self._origin.close()
+            await self._origin.close()
 
         self._wait_for(close())
 

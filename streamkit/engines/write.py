@@ -4,8 +4,9 @@
         stream = environ["streamkit.stream"]
         stream.write("now\\n")
 
-`RequestStream` stands in the environ of every request. It is also the `start_response`
-that the application gets, so that a request which does not stream costs this one object.
+`RequestStream` stands in the environ of every request. Its `start` is the `start_response`
+that the application gets, and itself the `write` that this returns, so that a request which
+does not stream costs one object.
 
 Rule: until something touches it, it holds three references and does nothing.
 """
@@ -25,7 +26,6 @@ from ..errors import (
     StreamAborted,
     StreamError,
 )
-from ..options import Options
 from ..syntax import status_line
 from ..types import Chunk, Environ, ExcInfo, StartResponse, Write, WSGIHeaders
 from .ending import fail, outcome_of, settle
@@ -57,10 +57,9 @@ class RequestStream(ThreadWaits):
     _sent: int = 0
     _committing: bool = False
 
-    def __init__(self, options: Options, environ: Environ, start_response: StartResponse) -> None:
-        self.options = options
-        self.environ: Environ | None = environ
-        self._start_response = start_response
+    # Set by the middleware, which makes these objects without a call of `__init__`.
+    environ: Environ | None
+    start_response: StartResponse  # the server's
 
     # -- the application's start_response
 
@@ -69,7 +68,7 @@ class RequestStream(ThreadWaits):
         if self.answer is not None:
             self._start_again(exc_info)
         self.answer = (status, headers, exc_info)
-        return self._write_through
+        return self
 
     def _start_again(self, exc_info: ExcInfo | None) -> None:
         if exc_info is None:
@@ -81,7 +80,7 @@ class RequestStream(ThreadWaits):
             # "if exc_info is provided and headers have been sent, it must raise" -- PEP 3333
             raise exc_info[1].with_traceback(exc_info[2])
 
-    def _write_through(self, chunk: bytes) -> None:
+    def __call__(self, chunk: bytes) -> None:
         """PEP 3333's `write` for applications that use it: their head leaves with the first chunk."""
         if self._foreign_write is None and self.early is None:
             self.plain = False
@@ -107,9 +106,9 @@ class RequestStream(ThreadWaits):
             exc_info = (EngineUnavailable, unavailable, None)
         self._server_started = True
         if exc_info is None:
-            return self._start_response(status, headers)
+            return self.start_response(status, headers)
         try:
-            return self._start_response(status, headers, exc_info)
+            return self.start_response(status, headers, exc_info)
         finally:
             exc_info = None
 
@@ -164,7 +163,7 @@ class RequestStream(ThreadWaits):
             raise EngineUnavailable(_NO_WRITE)
 
     def write(self, data: Chunk, /) -> int:
-        chunk = data if data.__class__ is bytes else self._encode(data)
+        chunk = data if type(data) is bytes else self._encode(data)
         size = len(chunk)
         if self._head is None:
             self._check_open(size)

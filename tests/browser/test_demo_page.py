@@ -150,6 +150,35 @@ def test_a_page_that_fails_leads_on_to_the_error_page(page: Page) -> None:
         page.browser.switch_to.default_content()
 
 
+# Opens the failing page 24 times, six at once, as many as a browser connects; tells how many stay where they are.
+OPEN_MANY = """
+const done = arguments[0];
+const stays = () => new Promise(resolve => {
+  const frame = document.createElement("iframe");
+  frame.src = "/fails";
+  frame.onload = () => { if (frame.contentWindow.location.pathname === "/500.html") resolve(false); };
+  setTimeout(() => resolve(true), 8000);
+  document.body.append(frame);
+});
+(async () => {
+  let stayed = 0;
+  for (let round = 0; round < 4; round += 1) {
+    document.body.replaceChildren();
+    const outcomes = await Promise.all(Array.from({ length: 6 }, stays));
+    stayed += outcomes.filter(outcome => outcome).length;
+  }
+  done(stayed);
+})();
+"""
+
+
+@pytest.mark.slow
+def test_the_way_to_the_error_page_is_never_lost_to_the_cut_behind_it(page: Page) -> None:
+    page.browser.set_script_timeout(60)
+    page.browser.get(f"{page.address}500.html")
+    assert page.browser.execute_async_script(OPEN_MANY) == 0
+
+
 @pytest.mark.parametrize("width", [1280, 400])
 def test_nothing_is_wider_than_the_window(page: Page, width: int) -> None:
     page.browser.set_window_size(width, 1000)

@@ -108,8 +108,8 @@ SCRIPTS: dict[str, Script] = {
     "late-error-records": Script(_raising(b'{"n": 1}\n', b'{"n": 2}\n'), RECORDS),
     "status-204": Script(list, status=204),
     "status-304": Script(list, status=304),
-    "status-204-with-body": Script(lambda: [b"no\n", b"body\n"], status=204),
-    "status-304-with-body": Script(lambda: [b"no\n", b"body\n"], status=304),
+    "status-204-with-body": Script(lambda: [b"must not\n", b"arrive\n"], status=204),
+    "status-304-with-body": Script(lambda: [b"must not\n", b"arrive\n"], status=304),
 }
 
 counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -302,6 +302,7 @@ def _inner_wsgi_app(environ: dict[str, Any], start_response: Any) -> Iterable[by
         stream = environ["streamkit.stream"]
         stream.status, stream.headers["Content-Type"] = play.script.status, play.script.content_type
         write_all(play, stream)
+        stream.close()  # commits what nothing was written to
         return []
     return describe(way, play)(environ, start_response)  # type: ignore[no-any-return]
 
@@ -364,7 +365,8 @@ async def _inner_asgi_app(scope: Any, receive: Any, send: Any) -> None:
     if way == "imperative":
         stream = scope["streamkit.stream"]
         stream.status, stream.headers["Content-Type"] = play.script.status, play.script.content_type
-        return await write_all_async(play, stream)
+        await write_all_async(play, stream)
+        return await stream.close()  # type: ignore[no-any-return]
     await describe(way, play)(scope, receive, send)
 
 
