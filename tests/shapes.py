@@ -177,12 +177,16 @@ def asgi_stream(synced: bool, program: Program, asked: Asked) -> App:
             await asyncio.to_thread(push, run, stream.sync)
         else:
             await push_awaiting(begun(program, stream), stream)
+        if not stream.committed:
+            head = [(b"content-type", b"text/plain")]
+            await send({"type": "http.response.start", "status": 200, "headers": head})
+            await send({"type": "http.response.body"})
 
     return streamkit.wrap(app, asked.response.get("options"), kind="asgi")
 
 
 def unused(start_response: Any, stream: Any) -> list[bytes]:
-    """The response of its own that a view gives all the same; dropped once the stream is committed."""
+    """The response of its own that an app gives where it wrote nothing."""
     if not stream.committed:
         start_response("200 OK", [("Content-Type", "text/plain")])
     return []

@@ -6,7 +6,7 @@ Rule: no test says what only one engine can do, unless its name says so.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -199,90 +199,6 @@ def test_on_commit_may_still_change_the_head(pushed: Serve) -> None:
     answer = pushed(program).finish()
     assert (answer.status, answer.header("X-Late"), answer.body) == (203, "in time", b"ab")
     assert calls == [False]
-
-
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_under_asgi_an_idle_stream_learns_of_a_leave_without_writing(
-    asynchronous: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    """X11"""
-    outcomes: list[object] = []
-    ended = threading.Event()
-
-    def note(stream: Any) -> None:
-        outcomes.append(stream.outcome)
-        ended.set()
-
-    def sync_producer(stream: Any) -> None:
-        stream.on_finish(note)
-        stream.write("a")
-
-    async def async_producer(stream: Any) -> None:
-        stream.on_finish(note)
-        await stream.write("a")
-
-    producer = async_producer if asynchronous else sync_producer
-    with AsgiServer(streamkit.stream(producer, keep_open=True)) as server:
-        answer = server.request()
-        assert answer.read() == b"a"
-        answer.leave()
-        assert ended.wait(PATIENCE)
-        answer.through()
-    assert outcomes == ["disconnected"]
-    assert [record for record in caplog.records if record.levelname in LOUD] == []
-
-
-TURNS = 100_000  # an endless producer gives up after so many, so that a failing test ends
-
-
-def tight_function(turns: list[int]) -> Any:
-    async def producer(stream: Any) -> None:
-        for turn in range(TURNS):
-            turns.append(turn)
-            await stream.write(b"x" * 1000)
-
-    return streamkit.stream(producer)
-
-
-def tight_iterable(turns: list[int]) -> Any:
-    async def chunks() -> AsyncIterator[bytes]:
-        for turn in range(TURNS):
-            turns.append(turn)
-            yield b"x" * 1000
-
-    return streamkit.stream(chunks())
-
-
-def tight_app(turns: list[int]) -> Any:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        for turn in range(TURNS):
-            turns.append(turn)
-            await scope["streamkit.stream"].write(b"x" * 1000)
-
-    return streamkit.wrap(app)
-
-
-def tight_messages(turns: list[int]) -> Any:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for turn in range(TURNS):
-            turns.append(turn)
-            await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
-
-    return streamkit.wrap(app)
-
-
-@pytest.mark.parametrize("make", [tight_function, tight_iterable, tight_app, tight_messages])
-@pytest.mark.parametrize("gone", [None, OSError])
-def test_under_asgi_a_producer_that_never_waits_is_stopped_by_a_leave(make: Any, gone: Any) -> None:
-    """X11: most servers' `send` comes back at once after a leave, and gives the loop no turn."""
-    turns: list[int] = []
-    with AsgiServer(make(turns), gone=gone) as server:
-        answer = server.request(window=0)
-        assert answer.read()
-        answer.leave()
-        answer.through()
-    assert len(turns) < TURNS
 
 
 def test_open_streams_cost_no_threads_under_asgi() -> None:

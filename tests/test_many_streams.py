@@ -102,9 +102,10 @@ def serve_wsgi(app_for: Callable[[bool], Any], requests: int) -> None:
         leaves = number % 2 == 0
         body = app_for(leaves)(dict(environ), lambda *head: None)
         arrived = iter(body)
-        assert next(arrived)
+        first = next(arrived)
+        assert first
         if not leaves:
-            assert sum(map(len, arrived)) >= len(CHUNK)
+            assert len(first) + sum(map(len, arrived)) == 2 * len(CHUNK)
         body.close()
 
 
@@ -173,7 +174,7 @@ def test_many_wsgi_streams_leave_nothing_behind(kind: str) -> None:
     assert until(lambda: len(ended) == STREAMS)
 
 
-@pytest.mark.parametrize("kind", [*KINDS])
+@pytest.mark.parametrize("kind", ["function", "async-function", "async-iterable"])  # each engine once
 def test_many_asgi_streams_leave_nothing_behind(kind: str) -> None:
     ended: list[int] = []
     app_for = described(KINDS[kind], ended)

@@ -24,6 +24,7 @@ from ..core.response import StreamingResponse
 from ..core.stream import BaseStream
 from ..errors import BodyTooShort, ClientDisconnected, StreamAborted, StreamClosed, StreamError
 from ..options import Options
+from .ending import log_error
 from .waits import reached
 
 Wake: TypeAlias = Callable[[], object]
@@ -133,9 +134,16 @@ class Channel(BaseStream):
     def _end(self, error: BaseException | None) -> None:
         """No chunk will follow; with an error, the reader raises it after the last one."""
         with self._mutex:
-            if self.closed:
-                return
-            self._end_now(error)
+            unheard = error is not None and not self._connected
+            if not self.closed:
+                self._end_now(None if unheard else error)
+        if unheard:
+            self._log_unheard(error)
+
+    def _log_unheard(self, error: BaseException | None) -> None:
+        """Log an error that was for a reader who is gone."""
+        if error is not None and error is not self._abort:
+            log_error(self, "the producer failed while its client was leaving", error)
 
     def _end_now(self, error: BaseException | None) -> None:
         self._error = error
@@ -264,6 +272,8 @@ class Channel(BaseStream):
             self._chunks = []
             self._wake_reader()
             self._wake_writers()
+            error, self._error = self._error, None
+        self._log_unheard(error)
 
     def abandon(self) -> None:
         """`leave` for a destructor, which may run in the midst of anything."""

@@ -29,7 +29,7 @@ ASGI_LOG = logging.getLogger("streamkit.asgi")
 
 def log_of(stream: BaseStream) -> logging.Logger:
     """The log of the interface that carries this stream."""
-    log: logging.Logger = stream.__dict__.get("_log", WSGI_LOG)
+    log: logging.Logger = getattr(stream, "_log", WSGI_LOG)
     return log
 
 

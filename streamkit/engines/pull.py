@@ -30,6 +30,10 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 UNBOUNDED = sys.maxsize  # nobody else reads: what waits here was made on request
 _END: Any = object()
 
+# Neither an iterable nor a server's `send` need ever suspend: every so many chunks the loop
+# gets its turn, and a leave is noticed.
+TURNS = 32
+
 
 class Pull:
     """A synchronous iterable and its stream, as one reader (WSGI)."""
@@ -114,6 +118,7 @@ class AsyncPull:
     def __init__(self, stream: TaskStream) -> None:
         self.stream = stream
         self._opened = AsyncExitStack()
+        self._turns = 0
         self._iterator: AsyncIterator[Chunk] | None = None
         self._is_open = False
 
@@ -127,6 +132,9 @@ class AsyncPull:
     async def next_chunk_async(self) -> bytes | None:
         """What comes next; None at the end. Raises the iterable's error."""
         stream = self.stream
+        self._turns += 1
+        if not self._turns % TURNS:
+            await asyncio.sleep(0)
         while not stream._chunks:
             if stream._done:
                 stream.raise_error()

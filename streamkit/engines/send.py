@@ -33,6 +33,7 @@ from ..options import Options
 from ..types import ASGIHeaders, Chunk, Message, Receive, Scope, Send
 from .ending import ASGI_LOG, fail_async, is_leave, outcome_of, run_commit_hooks, settle_async
 from .inbox import Inbox
+from .pull import TURNS
 from .spool import Spool
 from .task import DONE, keep
 from .twin import Twin
@@ -66,6 +67,7 @@ class ScopeStream(LoopWaits):
     _app_failed: int = 0
     _error: BaseException | None = None
     _ended: bool = False
+    _turns: int = 0
     _sent: int = 0
     _committing: bool = False
     _heading: asyncio.Task[None] | None = None  # sends the head beside the application
@@ -240,6 +242,9 @@ class ScopeStream(LoopWaits):
                 self._connected = False
                 raise ClientDisconnected from error
         self._sent += len(chunk)
+        self._turns += 1
+        if not self._turns % TURNS:
+            await asyncio.sleep(0)
 
     async def _send_spool(self) -> None:
         spool, head = self.spool, self._head

@@ -186,6 +186,8 @@ class RequestStream(ThreadWaits):
                 # Each server has its own word for a leave; after any of them nothing more can be sent.
                 self._connected = False
                 self.server_error = error
+                if self.ignore_disconnect:
+                    return
                 raise ClientDisconnected from error
         self._sent += len(chunk)
         self._tail = chunk[-1:]

@@ -150,7 +150,7 @@ def test_a_page_that_fails_leads_on_to_the_error_page(page: Page) -> None:
         page.browser.switch_to.default_content()
 
 
-# Opens the failing page 24 times, six at once, as many as a browser connects; tells how many stay where they are.
+# Opens the failing page 24 times, six at once, and tells how many stay where they are.
 OPEN_MANY = """
 const done = arguments[0];
 const stays = () => new Promise(resolve => {
