@@ -10,19 +10,36 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from asgiref.sync import iscoroutinefunction
 
 from . import asgi, wsgi
 from .errors import NotAnApplication, OptionsError
 from .options import Options
+from .types import ASGIApp, WSGIApp
 
 __all__ = ["wrap"]
 
 Kind = Literal["wsgi", "asgi"]
 
 
+@overload
+def wrap(
+    app: WSGIApp,
+    options: Options | Mapping[str, Any] | None = ...,
+    *,
+    kind: Literal["wsgi"] | None = ...,
+    **overrides: Any,
+) -> wsgi.StreamingMiddleware: ...
+@overload
+def wrap(
+    app: ASGIApp,
+    options: Options | Mapping[str, Any] | None = ...,
+    *,
+    kind: Literal["asgi"] | None = ...,
+    **overrides: Any,
+) -> asgi.StreamingMiddleware: ...
 def wrap(
     app: Any,
     options: Options | Mapping[str, Any] | None = None,

@@ -243,7 +243,8 @@ class Options:
             raise OptionsError([f"options: wanted a mapping, got {_shown(mapping)}"])
         faults: list[str] = []
         given: dict[str, Any] = {}
-        for name, value in mapping.items():
+        pairs: Iterable[tuple[object, Any]] = mapping.items()
+        for name, value in pairs:
             if not isinstance(name, str):
                 faults.append(f"wanted names of options, got {_shown(name)}")
             else:

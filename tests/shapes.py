@@ -22,10 +22,11 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
-from driving import WINDOW, Answer, App, AsgiServer, Sent, WsgiServer
+import pytest
+from driving import WINDOW, Answer, App, AsgiServer, Sent, WsgiServer, until
 
 import streamkit
 
@@ -243,15 +244,35 @@ class Serve:
 
     def __init__(self, shape: Shape, servers: ExitStack) -> None:
         self.shape = shape
+        self.failures: list[BaseException] = []  # of assertions inside programs: they must not get lost
+        self._running: list[Program] = []
         self._servers = servers
 
     def __call__(self, program: Program, *, method: str = "GET", version: str = "1.1", sent: Sent = (),
                  window: int = WINDOW, before: Callable[[], object] = lambda: None,
                  **response: Any) -> Answer:  # fmt: skip
-        app = self.shape.build(program, Asked(before, response))
+        app = self.shape.build(self._watched(program), Asked(before, response))
         server = WsgiServer(app) if self.shape.interface == "wsgi" else AsgiServer(app)
         self._servers.enter_context(server)
         return server.request(method, sent=sent, version=version, window=window)
+
+    def ended(self) -> bool:
+        """Wait until every program that has begun is over, whatever the answers say."""
+        return until(lambda: not self._running)
+
+    def _watched(self, program: Program) -> Program:
+        @wraps(program)
+        def run(*stream: Any) -> Run:
+            self._running.append(program)
+            try:
+                return (yield from program(*stream))
+            except (AssertionError, pytest.fail.Exception) as failure:
+                self.failures.append(failure)
+                raise
+            finally:
+                self._running.remove(program)
+
+        return run
 
     def hook(self, program: Program) -> Callable[..., Any]:
         """A hook that writes what the program yields, awaited where the shape's writes are."""
@@ -266,4 +287,8 @@ class Serve:
 
 def serving(shape: Shape) -> Iterator[Serve]:
     with ExitStack() as servers:
-        yield Serve(shape, servers)
+        serve = Serve(shape, servers)
+        yield serve
+    assert serve.ended(), "a program was still running when its server was through with it"
+    for failure in serve.failures:
+        raise failure

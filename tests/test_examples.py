@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from servers.launch import ROOT, running
@@ -27,8 +28,8 @@ class Example:
     port: int
     log: Path
 
-    def fetch(self, path: str, **options: str) -> Reply:
-        return fetch(self.port, path, **options)  # type: ignore[arg-type]
+    def fetch(self, path: str, **options: Any) -> Reply:
+        return fetch(self.port, path, **options)
 
     def failures(self) -> int:
         return self.log.read_text().count("RuntimeError: the example fails here on purpose")

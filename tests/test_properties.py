@@ -115,6 +115,7 @@ def test_any_sequence_of_calls_keeps_the_rules_of_a_stream(shape: Shape, calls: 
 
     with one_shape(shape) as serve:
         answer = serve(program).finish()
+        assert serve.ended()
         rules.judge(answer)
 
 

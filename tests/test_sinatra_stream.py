@@ -181,6 +181,7 @@ def test_closed_is_false_before_the_close_and_true_after_it(pushed: Serve) -> No
         seen.append(stream.closed)
 
     assert pushed(program).finish().complete
+    assert pushed.ended()
     assert seen == [False, False, True]
 
 

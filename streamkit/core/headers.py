@@ -152,10 +152,10 @@ def finished(
     if body is Body.NONE:
         # A Content-Type describes content: on a 204 or 304 it has nothing to describe.
         without = ("content-length", "content-type") if status in (204, 304) else ("content-length",)
-        head = [pair for pair in headers if pair[0].lower() not in without]
-        if len(without) == 1 and default_type is not None and value_of(head, "content-type") is None:
-            head.append(("Content-Type", default_type))  # PEP 3333's validator wants one even here
-        return head
+        bare = [pair for pair in headers if pair[0].lower() not in without]
+        if len(without) == 1 and default_type is not None and value_of(bare, "content-type") is None:
+            bare.append(("Content-Type", default_type))  # PEP 3333's validator wants one even here
+        return bare
     head: Pairs = []
     present: set[str] = set()
     for name, value in headers:

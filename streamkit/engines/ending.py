@@ -149,8 +149,6 @@ def _has_no_hooks(
             log_error(stream, "the producer failed after the end of its stream", error)
         return True
     if is_held(stream):
-        if not stream.connected:
-            log_error(stream, "the producer failed after its client had left", error)
         stream._failure = error
         stream._failed = True
         end(raisable(error))

@@ -1,0 +1,139 @@
+"""Headers: what they refuse, when they freeze, and how a head is completed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from streamkit import AlreadyCommitted, HeaderError, Headers, Options
+from streamkit.core.framing import Body
+from streamkit.core.headers import charset_of, finished, is_streaming
+from streamkit.errors import StreamKitError
+from streamkit.syntax import HOP_BY_HOP, status_line
+
+CHANGES: dict[str, Callable[[Headers], Any]] = {
+    "add": lambda h: h.add("X-B", "2"),
+    "add_header": lambda h: h.add_header("X-B", "2"),
+    "set": lambda h: h.set("X-A", "2"),
+    "item": lambda h: h.__setitem__("X-A", "2"),
+    "delete": lambda h: h.__delitem__("X-A"),
+    "remove": lambda h: h.remove("X-A"),
+    "pop": lambda h: h.pop("X-A"),
+    "popitem": lambda h: h.popitem(),
+    "clear": lambda h: h.clear(),
+    "extend": lambda h: h.extend({"X-B": "2"}),
+    "update": lambda h: h.update({"X-B": "2"}),
+    "setdefault": lambda h: h.setdefault("X-B", "2"),
+    "setlist": lambda h: h.setlist("X-B", ["2"]),
+    "setlistdefault": lambda h: h.setlistdefault("X-B", ["2"]),
+    "ior": lambda h: h.__ior__({"X-B": "2"}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_after_the_freeze_every_change_is_refused_and_nothing_is_changed(
+    change: Callable[[Headers], Any],
+) -> None:
+    headers = Headers([("X-A", "1")])
+    headers.freeze()
+    with pytest.raises(AlreadyCommitted, match="committed"):
+        change(headers)
+    assert list(headers) == [("X-A", "1")]
+
+
+@pytest.mark.parametrize("bad", ["a\rb", "a\nb", "a\0b", "a\r\nSet-Cookie: x=1", "\N{SNOWMAN}"])
+def test_a_value_that_could_break_the_head_is_refused_and_not_kept(bad: str) -> None:
+    headers = Headers()
+    for change in (lambda: headers.add("X-A", bad), lambda: headers.set("X-A", bad)):
+        with pytest.raises(HeaderError):
+            change()
+    with pytest.raises(HeaderError):
+        Headers([("X-A", bad)])
+    assert list(headers) == []
+
+
+@pytest.mark.parametrize("bad", ["", "X A", "X:A", "X\nA", "X\0", "X\u00e9", *sorted(HOP_BY_HOP), "Connection"])
+def test_a_name_that_is_no_token_or_hop_by_hop_is_refused(bad: str) -> None:
+    headers = Headers()
+    with pytest.raises(HeaderError):
+        headers[bad] = "1"
+    assert list(headers) == []
+
+
+def test_what_is_no_header_list_is_refused_with_a_typed_error() -> None:
+    with pytest.raises(StreamKitError):
+        Headers(5)  # type: ignore[arg-type]
+
+
+def test_merging_headers_leaves_the_original_alone() -> None:
+    original = Headers({"X-A": "1"})
+    assert list(original | {"X-B": "2"}) == [("X-A", "1"), ("X-B", "2")]
+    assert list(original) == [("X-A", "1")]
+
+
+def head(*pairs: tuple[str, str], body: Body = Body.STREAM, status: int = 200, **more: Any) -> dict[str, str]:
+    options = more.pop("options", Options())
+    return dict(finished(list(pairs), options, status, body, **more))
+
+
+def test_a_stream_gets_what_keeps_it_moving() -> None:
+    assert head(("Content-Type", "text/html")) == {
+        "Content-Type": "text/html",
+        "Cache-Control": "no-store, no-transform",
+        "X-Accel-Buffering": "no",
+    }
+
+
+def test_what_the_application_says_itself_is_kept() -> None:
+    own = head(("cache-control", "private"), ("x-accel-buffering", "yes"), ("content-type", "a/b"))
+    assert own == {"cache-control": "private", "x-accel-buffering": "yes", "content-type": "a/b"}
+
+
+def test_public_goes_where_no_store_stands() -> None:
+    assert head(("Cache-Control", "public, no-store"))["Cache-Control"] == "no-store"
+    assert head(("Cache-Control", "public, max-age=5"))["Cache-Control"] == "public, max-age=5"
+
+
+def test_a_content_length_is_ours_alone_and_an_etag_the_applications() -> None:
+    pairs = (("Content-Length", "5"), ("ETag", '"a"'))
+    assert "Content-Length" not in head(*pairs)
+    assert head(*pairs)["ETag"] == '"a"'
+    assert "ETag" not in head(*pairs, foreign=True)
+    assert head(*pairs, content_length=7)["Content-Length"] == "7"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_status_without_content_has_no_type_and_no_length(status: int) -> None:
+    pairs = (("Content-Type", "a/b"), ("Content-Length", "5"), ("ETag", '"a"'))
+    assert head(*pairs, body=Body.NONE, status=status) == {"ETag": '"a"'}
+
+
+def test_options_add_and_remove_headers() -> None:
+    options = Options(headers={"x-accel-buffering": None, "X-Own": "1"}, cache_control=None)
+    assert head(("Content-Type", "a/b"), options=options) == {"Content-Type": "a/b", "X-Own": "1"}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "charset"),
+    [("text/html", "utf-8"), ("text/html; charset=latin-1", "latin-1"), ('a/b; Charset="UTF-16"', "UTF-16")],
+)
+def test_the_charset_is_that_of_the_content_type(content_type: str, charset: str) -> None:
+    assert charset_of(content_type) == charset
+
+
+def test_an_unknown_charset_is_refused_by_name() -> None:
+    with pytest.raises(HeaderError, match="klingon"):
+        charset_of("text/html; charset=klingon")
+
+
+def test_streaming_media_types_are_known_with_parameters_and_in_any_case() -> None:
+    assert is_streaming([("content-type", "Text/Event-Stream; charset=utf-8")])
+    assert is_streaming([("Content-Type", "application/x-ndjson")])
+    assert not is_streaming([("Content-Type", "text/html"), ("X-Type", "text/event-stream")])
+
+
+def test_a_status_line_has_its_reason_even_where_there_is_none() -> None:
+    assert status_line(404) == "404 Not Found"
+    assert status_line(299) == "299 Unknown"

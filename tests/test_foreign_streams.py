@@ -1,0 +1,227 @@
+"""Streams that other code made get the same care on their way through `wrap`: X4-X7, X16-X18.
+
+Rule: the apps here know nothing of streamkit; a framework's own streams look like one of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from driving import PATIENCE, Answer, AsgiServer, WsgiServer, until
+
+import streamkit
+from streamkit.errors import ClientDisconnected
+
+LOUD = ("WARNING", "ERROR", "CRITICAL")
+Parts = Callable[[], Iterator[bytes]]
+
+
+class Body:
+    """What a WSGI framework returns: an iterable with a `close()` of its own."""
+
+    def __init__(self, parts: Iterator[bytes], closed: list[str]) -> None:
+        self.parts, self.closed = parts, closed
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.parts
+
+    def close(self) -> None:
+        self.closed.append("closed")
+
+
+class Foreign:
+    """Serves an app of another framework, wrapped once or twice, under one interface."""
+
+    def __init__(self, interface: str, wraps: int, servers: ExitStack) -> None:
+        self.interface, self.wraps, self.servers = interface, wraps, servers
+        self.closed: list[str] = []
+
+    def __call__(self, parts: Parts, status: int = 200, content_type: str = "text/plain",
+                 options: Any = None, **request: Any) -> Answer:  # fmt: skip
+        make = self.wsgi if self.interface == "wsgi" else self.asgi
+        app = streamkit.wrap(make(parts, status, content_type), options)
+        for _ in range(self.wraps - 1):
+            app = streamkit.wrap(app)
+        server: Any = WsgiServer(app) if self.interface == "wsgi" else AsgiServer(app)
+        return self.servers.enter_context(server).request(**request)  # type: ignore[no-any-return]
+
+    def wsgi(self, parts: Parts, status: int, content_type: str) -> Any:
+        def app(environ: dict[str, Any], start_response: Any) -> Body:
+            head = [("ETag", '"1"')]
+            if status not in (204, 304):
+                head.append(("Content-Type", content_type))
+            start_response(f"{status} Whatever", head)
+            return Body(parts(), self.closed)
+
+        return app
+
+    def asgi(self, parts: Parts, status: int, content_type: str) -> Any:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            head = [(b"etag", b'"1"')]
+            if status not in (204, 304):
+                head.append((b"content-type", content_type.encode()))
+            await send({"type": "http.response.start", "status": status, "headers": head})
+            try:
+                for part in parts():
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                await send({"type": "http.response.body"})
+            finally:
+                self.closed.append("closed")
+
+        return app
+
+
+@pytest.fixture(
+    params=[("wsgi", 1), ("wsgi", 2), ("asgi", 1), ("asgi", 2)], ids=lambda way: f"{way[0]}-{way[1]}"
+)
+def foreign(request: pytest.FixtureRequest) -> Iterator[Foreign]:
+    with ExitStack() as servers:
+        yield Foreign(*request.param, servers)
+
+
+def two_parts() -> Iterator[bytes]:
+    yield b"one "
+    yield b"two"
+
+
+def test_a_foreign_stream_gets_the_headers_of_a_stream_and_loses_those_of_a_whole_body(
+    foreign: Foreign,
+) -> None:
+    """X16"""
+    answer = foreign(two_parts, status=201).finish()
+    assert (answer.status, answer.chunks, answer.complete) == (201, [b"one ", b"two"], True)
+    assert (answer.header("ETag"), answer.header("Content-Length")) == (None, None)
+    assert answer.header("X-Accel-Buffering") == "no"
+    assert answer.header("Cache-Control") == "no-store, no-transform"
+    assert foreign.closed == ["closed"]
+
+
+def test_a_foreign_chunk_arrives_before_the_next_is_made(foreign: Foreign) -> None:
+    """X12"""
+    if foreign.interface == "asgi":
+        pytest.skip("a foreign ASGI app that blocks its loop blocks whoever carries it")
+    arrived = threading.Event()
+
+    def parts() -> Iterator[bytes]:
+        yield b"one"
+        assert arrived.wait(PATIENCE)
+        yield b"two"
+
+    answer = foreign(parts)
+    assert answer.read() == b"one"
+    arrived.set()
+    assert answer.finish().complete
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "text/plain", "application/x-ndjson"])
+def test_a_foreign_stream_that_fails_is_completed_and_cut(foreign: Foreign, content_type: str) -> None:
+    """X4, X5, X17"""
+    boom, heard = RuntimeError("a secret"), []
+
+    def parts() -> Iterator[bytes]:
+        yield b"so far\n"
+        raise boom
+
+    def note(stream: Any, error: BaseException) -> None:
+        heard.append(error)
+
+    answer = foreign(parts, content_type=content_type, options={"on_error": note}).finish()
+    assert answer.error is boom
+    assert (answer.complete, len(answer.starts)) == (False, 1)
+    assert answer.body.startswith(b"so far\n")
+    assert b"secret" not in answer.body
+    ending = answer.body.removeprefix(b"so far\n")
+    wanted = {"text/html": b"/500.html", "application/x-ndjson": b'"error"', "text/plain": b""}[content_type]
+    assert wanted in ending
+    assert bool(ending) == bool(wanted)
+    assert heard == [boom]
+    assert foreign.closed == ["closed"]
+
+
+def test_a_foreign_stream_that_fails_may_be_ended_cleanly(
+    foreign: Foreign, caplog: pytest.LogCaptureFixture
+) -> None:
+    """X4: then the log has the error, once."""
+    boom = RuntimeError("boom")
+
+    def parts() -> Iterator[bytes]:
+        yield b"so far"
+        raise boom
+
+    options = {"on_failure": "finish", "completion": {"text/plain": " (cut short)"}}
+    answer = foreign(parts, options=options).finish()
+    assert (answer.body, answer.complete, answer.error) == (b"so far (cut short)", True, None)
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [boom]
+
+
+def test_a_foreign_stream_that_fails_before_its_first_chunk_sends_nothing(foreign: Foreign) -> None:
+    """X5: the server makes a real 500 of it."""
+    boom = RuntimeError("boom")
+
+    def parts() -> Iterator[bytes]:
+        raise boom
+        yield b"never"
+
+    answer = foreign(parts).finish()
+    assert answer.error is boom
+    assert not answer.committed
+
+
+def test_a_foreign_stream_is_whole_for_an_http10_client(foreign: Foreign) -> None:
+    """X6"""
+    answer = foreign(two_parts, version="1.0").finish()
+    assert (answer.body, answer.complete, answer.header("Content-Length")) == (b"one two", True, "7")
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304), ("GET", 205)])
+def test_a_foreign_stream_has_no_body_where_there_is_none(
+    foreign: Foreign, method: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """X7, X8: and its own `close()` is called."""
+    answer = foreign(two_parts, status=status, method=method).finish()
+    assert (answer.status, answer.body, answer.error) == (status, b"", None)
+    assert until(lambda: foreign.closed)
+    assert foreign.closed == ["closed"]
+    assert [record for record in caplog.records if record.levelname in LOUD] == []
+
+
+def test_a_leave_closes_a_foreign_stream_and_is_no_error(
+    foreign: Foreign, caplog: pytest.LogCaptureFixture
+) -> None:
+    """X11, X17"""
+    heard: list[type] = []
+    outcomes: list[object] = []
+
+    def parts() -> Iterator[bytes]:
+        for _ in range(100_000):
+            yield b"x" * 1000
+
+    options = {
+        "on_error": lambda stream, error: heard.append(type(error)),
+        "on_finish": lambda stream: outcomes.append(stream.outcome),
+    }
+    answer = foreign(parts, options=options, window=0)
+    assert answer.read()
+    answer.leave()
+    answer.through()
+    assert until(lambda: outcomes)
+    assert (heard, outcomes, foreign.closed) == ([ClientDisconnected], ["disconnected"], ["closed"])
+    assert len(answer.chunks) < 100
+    assert [record for record in caplog.records if record.levelname in LOUD] == []
+
+
+def test_an_empty_foreign_chunk_is_no_end(foreign: Foreign) -> None:
+    """X18"""
+
+    def parts() -> Iterator[bytes]:
+        yield b""
+        yield b"a"
+        yield b""
+        yield b"b"
+
+    answer = foreign(parts).finish()
+    assert (answer.body, answer.complete) == (b"ab", True)
