@@ -1,4 +1,4 @@
-"""One producer, served in each of the twelve ways that streamkit knows.
+"""One producer, served in each of the ways that streamkit knows.
 
     @pytest.fixture(params=SHAPES, ids=str)
     def served(request):
@@ -159,6 +159,11 @@ def asgi_description(make: Callable[[Program], Any], program: Program, asked: As
     return app
 
 
+def wrapped(build: Builder, kind: Any, program: Program, asked: Asked) -> App:
+    """A description served by a view, inside an app that is wrapped: what most applications do."""
+    return streamkit.wrap(build(program, asked), kind=kind)
+
+
 def wsgi_stream(engine: str, program: Program, asked: Asked) -> App:
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         stream = environ["streamkit.stream"]
@@ -210,8 +215,10 @@ class Shape:
 
 
 def _described(interface: str, kind: str, make: Callable[[Program], Any], **more: bool) -> Shape:
-    build = wsgi_description if interface == "wsgi" else asgi_description
-    return Shape(f"{interface}-{kind}", partial(build, make), described=True, **more)
+    build: Builder = partial(wsgi_description if interface == "wsgi" else asgi_description, make)
+    if kind.startswith("wrapped-"):
+        build = partial(wrapped, build, interface)
+    return Shape(f"{interface}-{kind}", build, described=True, **more)
 
 
 SHAPES = [
@@ -222,6 +229,8 @@ SHAPES = [
         _described(interface, "async-function", async_function, awaits=True),
         _described(interface, "iterable", iterable, has_stream=False),
         _described(interface, "async-iterable", async_iterable, has_stream=False, awaits=True),
+        _described(interface, "wrapped-function", function),
+        _described(interface, "wrapped-async-iterable", async_iterable, has_stream=False, awaits=True),
     )
 ] + [
     Shape("wsgi-environ-write", partial(wsgi_stream, "auto")),

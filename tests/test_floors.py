@@ -84,5 +84,7 @@ def test_the_core_knows_no_thread_no_loop_no_clock_and_no_log(path: Path) -> Non
 def test_the_face_needs_no_framework() -> None:
     others = ("flask", "django", "starlette", "fastapi", "jinja2", "greenlet", "redis", "uvicorn", "waitress")
     code = f"import streamkit, sys; print([name for name in {others!r} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert found.stdout.strip() == "[]"

@@ -101,7 +101,13 @@ def test_the_strings_of_an_ini_file_are_read() -> None:
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("high_water", "many"), ("signals", "perhaps"), ("headers", "no colon"), ("on_error", "a.b"), ("grace", "")],
+    [
+        ("high_water", "many"),
+        ("signals", "perhaps"),
+        ("headers", "no colon"),
+        ("on_error", "a.b"),
+        ("grace", ""),
+    ],
 )
 def test_a_string_that_does_not_read_is_refused_by_name(name: str, text: str) -> None:
     with pytest.raises(OptionsError, match=name):

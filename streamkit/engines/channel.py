@@ -175,9 +175,13 @@ class Channel(BaseStream):
         if self._writers:
             self._wake_writers()
         chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._hand_over(chunk)
+        return chunk
+
+    def _hand_over(self, chunk: bytes) -> None:
+        """Note what the server gets."""
         self._taken_bytes += len(chunk)
         self._tail = chunk[-1:]
-        return chunk
 
     def wait_head(self, timeout: float | None = None) -> bool:
         """Wait in a thread until the head is fixed or the producer has ended; False after `timeout`."""

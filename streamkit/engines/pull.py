@@ -59,11 +59,14 @@ class Pull:
             if stream._done:
                 stream.raise_error()
                 return None
-            self._run(self._advance)
+            chunk: bytes | None = self._run(self._advance)
+            if chunk is not None:
+                return chunk
         with stream._mutex:
             return stream._take()
 
-    def _advance(self) -> None:
+    def _advance(self) -> bytes | None:
+        """One step: the chunk, if it may be handed over as it is; else it goes the stream's way."""
         stream = self.stream
         response = stream.response
         assert response is not None
@@ -74,9 +77,12 @@ class Pull:
                     self._opened.enter_context(resource)
                 self._iterator = iter(response.producer)
             chunk = next(self._iterator, _END)
+            if stream._direct and type(chunk) is bytes and chunk and not stream._chunks:
+                stream._hand_over(chunk)
+                return chunk
             if chunk is not _END:
                 stream.write(chunk)
-                return
+                return None
             self._is_open = False
             thread.close_iterator(response.producer, self._iterator)
             self._opened.close()
@@ -84,8 +90,9 @@ class Pull:
             self._close(error)
             fail(stream, error, stream._end)
             del error
-            return
+            return None
         thread.end_of_producer(stream, response)
+        return None
 
     def leave(self) -> None:
         """The reader is gone: close the iterable here and now."""
@@ -139,10 +146,13 @@ class AsyncPull:
             if stream._done:
                 stream.raise_error()
                 return None
-            await self._advance()
+            chunk = await self._advance()
+            if chunk is not None:
+                return chunk
         return stream._take()
 
-    async def _advance(self) -> None:
+    async def _advance(self) -> bytes | None:
+        """One step: the chunk, if it may be handed over as it is; else it goes the stream's way."""
         stream = self.stream
         response = stream.response
         assert response is not None
@@ -158,16 +168,20 @@ class AsyncPull:
                 await task.close_iterator(response.producer, self._iterator)
                 await self._opened.aclose()
             else:
+                if stream._direct and type(chunk) is bytes and chunk and not stream._chunks:
+                    stream._hand_over(chunk)
+                    return chunk
                 await stream.write(chunk)
-                return
+                return None
         except BaseException as error:
             await self.close(error)
             if isinstance(error, asyncio.CancelledError):
                 raise
             await fail_async(stream, error, stream._end)
             del error
-            return
+            return None
         await task.end_of_producer(stream, response)
+        return None
 
     async def close(self, error: BaseException) -> None:
         """Close what is open, and log what that raises: the stream has its error already."""

@@ -34,5 +34,5 @@ def test_each_state_allows_just_these_actions(state: State, action: Action) -> N
 
 
 def test_a_refusal_says_what_may_come_instead() -> None:
-    with pytest.raises(ProtocolViolation, match="http.response.start cannot follow.*send, finish, abort"):
+    with pytest.raises(ProtocolViolation, match=r"http\.response\.start cannot follow.*send, finish, abort"):
         after(COMMITTED, "start", "http.response.start")

@@ -54,7 +54,9 @@ def test_a_value_that_could_break_the_head_is_refused_and_not_kept(bad: str) -> 
     assert list(headers) == []
 
 
-@pytest.mark.parametrize("bad", ["", "X A", "X:A", "X\nA", "X\0", "X\u00e9", *sorted(HOP_BY_HOP), "Connection"])
+@pytest.mark.parametrize(
+    "bad", ["", "X A", "X:A", "X\nA", "X\0", "X\u00e9", *sorted(HOP_BY_HOP), "Connection"]
+)
 def test_a_name_that_is_no_token_or_hop_by_hop_is_refused(bad: str) -> None:
     headers = Headers()
     with pytest.raises(HeaderError):
