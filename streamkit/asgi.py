@@ -30,7 +30,18 @@ from .engines.ending import (
 )
 from .engines.inbox import Inbox
 from .engines.pull import UNBOUNDED, AsyncPull
-from .engines.send import ScopeStream, body_message, encoded, plain_answer, send_whole, spooled, uncancel
+from .engines.send import (
+    NEW,
+    OVER,
+    Loops,
+    ScopeStream,
+    body_message,
+    encoded,
+    plain_answer,
+    send_whole,
+    spooled,
+    uncancel,
+)
 from .engines.spool import Spool
 from .engines.task import TaskStream
 from .engines.thread import ThreadStream
@@ -46,6 +57,7 @@ KEY = "streamkit.stream"
 ChannelStream: TypeAlias = "ThreadStream | TaskStream"
 Reader: TypeAlias = "ThreadStream | TaskStream | AsyncPull"
 
+_new = object.__new__
 _DEFAULTS = Options()
 _CLEANUP_SECONDS = 3.0  # how long a cancelled producer may tidy up; gunicorn waits as long for us
 
@@ -64,21 +76,32 @@ class StreamingMiddleware:
             raise NotAnApplication(f"wanted an ASGI application, got {app!r}")
         self.app = app
         self.options = Options.of(options, overrides)
+        self._loops = Loops()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        stream = ScopeStream(self.options, scope, receive, send)
+        # Written out for the response that does not stream: each call here would cost it dearly.
+        stream = _new(ScopeStream)
+        stream.options = self.options
+        stream.scope = scope
+        stream.server_receive = receive
+        stream.server_send = send
+        stream.loops = loops = self._loops
+        if not loops.is_running():
+            loops.note()
+        stream.phase = NEW
+        stream.touched = False
         if KEY in scope:
             stream.outer = scope[KEY]
         scope[KEY] = stream
         try:
-            await self.app(scope, stream.receive, stream.send)
+            await self.app(scope, stream, stream.send)
         except BaseException as error:
             await stream.conclude(error)
         else:
-            if not stream.done:
+            if stream.phase != OVER or stream.touched:
                 await stream.conclude(None)
 
 

@@ -79,6 +79,8 @@ class StreamingMiddleware:
         stream.options = self.options
         stream.environ = environ
         stream.start_response = start_response
+        stream.answer = _NOTHING
+        stream.plain = True
         if KEY in environ:
             stream.outer = environ[KEY]
         environ[KEY] = stream
@@ -107,6 +109,7 @@ class StreamingMiddleware:
 
 
 _new = object.__new__
+_NOTHING: Answer | None = None
 
 # The commonest media types, to save each ordinary response a look at its own.
 _KNOWN_PLAIN = frozenset(

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
-from driving import PATIENCE, WsgiServer, environ_of, until
+from driving import PATIENCE, AsgiServer, WsgiServer, environ_of, until
 from shapes import DESCRIBED, FUNCTIONS, SHAPES, WITH_STREAM, Asked, Run, Serve, Shape, serving
 
 import streamkit
@@ -251,28 +251,27 @@ def test_a_kept_stream_whose_producer_fails_is_ended(functions: Serve) -> None:
     assert answer.error is boom
 
 
-@pytest.mark.parametrize("error", [StopIteration, KeyError, SystemExit, GeneratorExit, RecursionError])
-def test_whatever_a_producer_raises_the_body_is_not_taken_for_whole(functions: Serve, error: Any) -> None:
+@pytest.mark.parametrize(
+    "error", [StopIteration, StopAsyncIteration, KeyError, SystemExit, GeneratorExit, RecursionError]
+)
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_whatever_a_producer_raises_the_body_is_not_taken_for_whole(
+    error: type[BaseException], interface: str, asynchronous: bool
+) -> None:
     """X4: a StopIteration, say, would look like a clean end to a server."""
 
-    def program(stream: Any) -> Run:
-        yield "x"
-        yield from raising(error("boom"))
+    def producer(stream: streamkit.ResponseStream) -> None:
+        stream.write("x")
+        raise error("boom")
 
-    answer = functions(program).finish()
-    assert (answer.body, answer.complete) == (b"x", False)
-    assert answer.error is not None
-    assert isinstance(answer.error, error) or isinstance(answer.error.__cause__, (error, RuntimeError))
+    async def async_producer(stream: streamkit.AsyncResponseStream) -> None:
+        await stream.write("x")
+        raise error("boom")
 
-
-class raising:
-    """An iterator whose error reaches a generator as it is."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-    def __iter__(self) -> raising:
-        return self
-
-    def __next__(self) -> Any:
-        raise self.error
+    described = streamkit.stream(async_producer if asynchronous else producer)
+    with WsgiServer(described) if interface == "wsgi" else AsgiServer(described) as server:
+        answer = server.request().finish()
+        assert (answer.body, answer.complete) == (b"x", False)
+        assert isinstance(answer.error, error) or isinstance(answer.error.__cause__, error)  # type: ignore[union-attr]
+        assert server.request().finish().body == b"x", "the next request is served as ever"

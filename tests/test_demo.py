@@ -111,6 +111,13 @@ def test_the_csv_is_sent_while_it_is_read(demo: Demo) -> None:
     assert len(chunks[0].payload) < 100_000
 
 
+def test_an_http_1_0_client_is_told_how_long_the_csv_is(demo: Demo) -> None:
+    reply = demo.fetch("/rows.csv", version="1.0")
+    assert reply.head.get("Transfer-Encoding") is None
+    assert reply.head.get("Content-Length") == str(len(reply.body))
+    assert reply.ending is Ending.COMPLETE
+
+
 def test_five_downloads_at_once_are_all_whole(demo: Demo) -> None:
     connections = [Connection(demo.port) for _ in range(5)]
     for connection in connections:

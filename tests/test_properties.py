@@ -6,17 +6,18 @@ asked the stream itself what is allowed would test nothing.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from driving import Answer
+from driving import PATIENCE, Answer, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapes import SHAPES, WITH_STREAM, Run, Shape, serving
+from shapes import FUNCTIONS, SHAPES, WITH_STREAM, Run, Shape, serving
 
-from streamkit.errors import AlreadyCommitted, StreamClosed
+from streamkit.errors import AlreadyCommitted, StreamClosed, StreamError
 
 one_shape = contextmanager(serving)
 
@@ -117,6 +118,52 @@ def test_any_sequence_of_calls_keeps_the_rules_of_a_stream(shape: Shape, calls: 
         answer = serve(program).finish()
         assert serve.ended()
         rules.judge(answer)
+
+
+ACTS = st.lists(st.sampled_from(["write", "write", "flush", "close", "abort"]), max_size=6)
+
+
+def act_on(stream: Any, acts: list[str]) -> None:
+    for act in acts:
+        try:
+            stream.write(b"x" * 40) if act == "write" else getattr(stream, act)()
+        except StreamError:
+            pass  # closed, aborted or left by somebody else: what matters is that it came back
+
+
+@pytest.mark.parametrize("shape", FUNCTIONS, ids=str)
+@settings(max_examples=40, deadline=None)
+@given(acts=st.lists(ACTS, min_size=2, max_size=4), reads=st.integers(0, 4), leaves=st.booleans())
+def test_threads_that_write_close_abort_and_leave_never_wait_for_each_other(
+    shape: Shape, acts: list[list[str]], reads: int, leaves: bool
+) -> None:
+    streams: list[Any] = []
+    outcomes: list[object] = []
+    made = threading.Event()
+
+    def program(stream: Any) -> Run:
+        stream.on_finish(lambda stream: outcomes.append(stream.outcome))
+        streams.append(stream.sync if shape.awaits else stream)
+        made.set()
+        yield "first"
+
+    with one_shape(shape) as serve:
+        answer = serve(program, keep_open=True, window=0, options={"high_water": 100})
+        assert made.wait(PATIENCE)
+        threads = [threading.Thread(target=act_on, args=(streams[0], each), daemon=True) for each in acts]
+        for thread in threads:
+            thread.start()
+        for _ in range(reads):
+            threading.Thread(target=answer.read, daemon=True).start()
+        if leaves:
+            answer.leave()
+        act_on(streams[0], ["close"])  # an idle WSGI stream sees no leave: nobody would write to it again
+        answer.finish()
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), "a call never came back"
+        assert until(lambda: outcomes)
+        assert outcomes in (["finished"], ["aborted"], ["disconnected"])
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

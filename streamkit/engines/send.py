@@ -2,18 +2,20 @@
 
     async def app(scope, receive, send):
         stream = scope["streamkit.stream"]
-        await stream.write("now\\n")
+        await stream.write("now\n")
 
-`ScopeStream` stands in the scope of every request, and its `receive` and `send` are what
-the application gets. Streams that the application makes with messages of its own are
-completed here on their way: head, HTTP/1.0, HEAD, leave, error.
+`ScopeStream` stands in the scope of every request. Its `send` is the application's `send`, and
+itself the application's `receive`, so that a request which does not stream costs one object.
+Streams that the application makes with messages of its own are completed here on their way:
+head, HTTP/1.0, HEAD, leave, error.
 
-Rule: until something touches it, it holds four references and looks at each message once.
+Rule: until something touches it, it holds a few references and looks at each message once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -29,7 +31,6 @@ from ..errors import (
     StreamAborted,
     StreamError,
 )
-from ..options import Options
 from ..types import ASGIHeaders, Chunk, Message, Receive, Scope, Send
 from .ending import ASGI_LOG, fail_async, is_leave, outcome_of, run_commit_hooks, settle_async
 from .inbox import Inbox
@@ -40,7 +41,7 @@ from .twin import Twin
 from .waits import LoopWaits, reached
 
 # How far the application's own messages have come.
-NEW, HELD, PASSING, CARED, DROPPING, OVER = range(6)
+NEW, HELD, PASSING, CARED, DROPPING, OVER, OWN, CARRIED = range(8)
 
 _ORDER = {
     NEW: "http.response.start",
@@ -49,14 +50,50 @@ _ORDER = {
     CARED: "http.response.body",
     DROPPING: "http.response.body",
     OVER: "nothing",
+    OWN: "nothing",
+    CARRIED: "http.response.start",
 }
 _PLAIN_TYPES = frozenset({b"text/html; charset=utf-8", b"application/json", b"text/plain; charset=utf-8"})
+
+
+class Loops:
+    """The loops that a middleware has served, for those who ask from a worker thread.
+
+    To ask for the running loop costs CPython 3.10 and 3.11 a system call, so it is asked for
+    only when the one that was running before has ended.
+    """
+
+    __slots__ = ("_loop", "is_running")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.is_running: Callable[[], bool] = lambda: False  # whether the noted loop still runs
+
+    def note(self) -> None:
+        """Note the running loop; called on the loop of a request when the noted one has ended."""
+        self._loop = asyncio.get_running_loop()
+        self.is_running = self._loop.is_running
+
+    def known(self) -> asyncio.AbstractEventLoop | None:
+        """The loop of the calling worker thread, where that can be told."""
+        anyio = sys.modules.get("anyio.from_thread")
+        if anyio is not None:
+            try:
+                loop: asyncio.AbstractEventLoop = anyio.run_sync(asyncio.get_running_loop)
+            except RuntimeError:
+                pass  # not one of anyio's threads
+            else:
+                return loop
+        return self._loop if self.is_running() else None
 
 
 class ScopeStream(LoopWaits):
     """`scope["streamkit.stream"]`: the response stream of this request, made on first use."""
 
-    phase: int = NEW
+    # What every request needs is in slots: on CPython 3.11 a default on the class makes an
+    # attribute five times as slow.
+    __slots__ = ("loops", "options", "phase", "scope", "server_receive", "server_send", "touched")
+
     carried: BaseStream | None = None  # the stream of a description served inside
     outer: Any = None  # the stream of a wrap around this one
     spool: Spool | None = None  # a whole body, for HTTP/1.0
@@ -74,67 +111,62 @@ class ScopeStream(LoopWaits):
     _beside: tuple[asyncio.Task[None], ...] = ()  # and whatever else the end has to wait for
     _log = ASGI_LOG
 
-    def __init__(self, options: Options, scope: Scope, receive: Receive, send: Send) -> None:
-        self.options = options
-        self.scope: Scope | None = scope
-        self._receive = receive
-        self._send = send
-        self._loop = asyncio.get_running_loop()
+    # Set by the middleware, which makes these objects without a call of `__init__`.
+    phase: int
+    touched: bool  # the end has to be told to somebody
+    scope: Scope | None
+    server_receive: Receive
+    server_send: Send
+    loops: Loops
 
     # -- the application's own messages
 
-    def receive(self) -> Awaitable[Message]:
+    def __call__(self) -> Awaitable[Message]:
         """ASGI's `receive` for the application."""
         return self.inbox.receive()
 
     @property
     def inbox(self) -> Inbox:
         if self._inbox is None:
-            self._inbox = Inbox(self._receive)
+            self._inbox = Inbox(self.server_receive)
         return self._inbox
 
     def send(self, message: Message) -> Awaitable[None]:
-        """ASGI's `send` for the application."""
+        """ASGI's `send` for the application; the head waits until it is known whether a stream follows."""
         kind = message["type"]
-        if kind == "http.response.body":
-            if self.phase == PASSING:
-                if not message.get("more_body"):
-                    self.phase = OVER
-                    self.scope = None  # it holds the stream, and must not be held by it
-                return self._send(message)
-            if self.phase == HELD and not message.get("more_body"):
+        phase = self.phase
+        if phase == NEW:
+            if kind == "http.response.start":
+                if "headers" in message:
+                    for name, value in message["headers"]:
+                        if name == b"content-length":
+                            self.phase = PASSING
+                            return self.server_send(message)
+                        if name == b"content-type" and value not in _PLAIN_TYPES and _is_streaming(value):
+                            return self._begin_foreign(message)
+                self._start = message
+                self.phase = HELD
+                return DONE
+        elif kind == "http.response.body" and ("more_body" not in message or not message["more_body"]):
+            if phase == PASSING:
+                self.phase = OVER
+                self.scope = None  # it holds the stream, and must not be held by it
+                return self.server_send(message)
+            if phase == HELD:
                 self.phase = OVER
                 self.scope = None
-                return _both(self._send, self._start, message)
-        elif kind == "http.response.start" and self.phase == NEW and self._head is None:
-            return self._hold(message)
+                return _both(self.server_send, self._start, message)
+        elif phase == PASSING and kind == "http.response.body":
+            return self.server_send(message)
         return self._send_slowly(kind, message)
-
-    def _hold(self, message: Message) -> Awaitable[None]:
-        """Keep the head back until it is known whether a stream follows."""
-        has_length = streams = False
-        for name, value in message.get("headers", ()):
-            if name == b"content-length":
-                has_length = True
-            elif name == b"content-type" and value not in _PLAIN_TYPES:
-                streams = media_type_of(value.decode("latin-1")) in STREAMING_TYPES
-        if self.carried is not None:
-            self.phase = PASSING
-            return self._send(self._without_strangers(message))
-        if has_length and not streams:
-            self.phase = PASSING
-            return self._send(message)
-        self._start = message
-        if streams:
-            self.phase = CARED
-            return self._begin_foreign()
-        self.phase = HELD
-        return DONE
 
     def _send_slowly(self, kind: str, message: Message) -> Awaitable[None]:
         if kind not in ("http.response.start", "http.response.body"):
-            return self._send(message)  # extensions go on untouched
-        if self._head is not None and self.phase == NEW:  # written by our own stream: theirs is dropped
+            return self.server_send(message)  # extensions go on untouched
+        if self.phase == CARRIED and kind == "http.response.start":
+            self.phase = PASSING
+            return self.server_send(self._without_strangers(message))
+        if self.phase == OWN:  # written by our own stream: theirs is dropped
             status = message.get("status", 200)
             if kind == "http.response.start" and status >= 500:
                 self._app_failed = status
@@ -165,11 +197,14 @@ class ScopeStream(LoopWaits):
 
     # -- streams of other code
 
-    async def _begin_foreign(self) -> None:
+    def _begin_foreign(self, message: Message) -> Awaitable[None]:
         """A stream that says so by its media type: its head need not wait for a chunk for ever."""
+        self._start = message
+        self.phase = CARED
         seconds = self.options.commit_after_for(media_type_of(self._foreign_type()))
         if seconds is not None:
-            self._loop.call_later(seconds, self._commit_foreign_late)
+            asyncio.get_running_loop().call_later(seconds, self._commit_foreign_late)
+        return DONE
 
     def _foreign_type(self) -> str:
         assert self._start is not None
@@ -180,7 +215,7 @@ class ScopeStream(LoopWaits):
 
     def _commit_foreign_late(self) -> None:
         if self._head is None and self.phase == CARED and not self.closed:
-            keep(self._loop.create_task(self._commit_foreign()))
+            keep(asyncio.get_running_loop().create_task(self._commit_foreign()))
 
     async def _commit_foreign(self) -> None:
         message, scope = self._start, self.scope
@@ -200,14 +235,14 @@ class ScopeStream(LoopWaits):
             self.outer.is_carried_by(self)
         if http10 == "reject" and self.request.version < (1, 1):
             self.phase = DROPPING
-            await plain_answer(self._send, 505, "This response needs HTTP/1.1 or later.\n")
+            await plain_answer(self.server_send, 505, "This response needs HTTP/1.1 or later.\n")
         elif self._body is Body.WHOLE:
             self.spool = Spool(self.options.http10_limit)
         else:
-            await self._send({**message, "headers": encoded(self._head[1])})
+            await self.server_send({**message, "headers": encoded(self._head[1])})
             if self._body is not Body.STREAM:
                 self.phase = DROPPING
-                await self._send(body_message(b"", more=False))
+                await self.server_send(body_message(b"", more=False))
             else:
                 self.inbox.watch(self._left)
 
@@ -222,7 +257,7 @@ class ScopeStream(LoopWaits):
             if self.spool is not None and not more:
                 await self._send_spool()
             elif not chunk:
-                await self._send(message)
+                await self.server_send(message)
         if not more:
             self.phase = OVER
             await self._finish("finish")
@@ -237,7 +272,7 @@ class ScopeStream(LoopWaits):
             await spooled(self.spool, chunk)
         else:
             try:
-                await self._send(body_message(chunk, more=more))
+                await self.server_send(body_message(chunk, more=more))
             except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
                 self._connected = False
                 raise ClientDisconnected from error
@@ -251,7 +286,7 @@ class ScopeStream(LoopWaits):
         assert spool is not None
         assert head is not None
         self.spool = None
-        await send_whole(self._send, head[0], head[1], spool)
+        await send_whole(self.server_send, head[0], head[1], spool)
 
     # -- our own stream
 
@@ -272,7 +307,7 @@ class ScopeStream(LoopWaits):
 
     def _start_commit(self) -> Awaitable[None] | None:
         """Run the hooks of the commit, as far as they need not be awaited."""
-        if self.phase != NEW or self.carried is not None:
+        if self.phase != NEW:
             raise StreamError("this request is already answered by another stream or by messages of its own")
         if self._committing:
             raise StreamError("an on_commit hook may change the head, but not write the body")
@@ -288,6 +323,7 @@ class ScopeStream(LoopWaits):
         assert self.scope is not None
         self.request = Request.of_scope(self.scope)
         self._fix_head()
+        self.phase = OWN
         reached(self, "_when_committed")
         if self._body is Body.WHOLE:
             self.spool = Spool(self.options.http10_limit)
@@ -308,10 +344,10 @@ class ScopeStream(LoopWaits):
         assert self._head is not None
         status, pairs = self._head
         self._writer = None if flush else asyncio.current_task()
-        await self._send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
+        await self.server_send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
         self.inbox.watch(self._left)
         if flush and self._body is Body.STREAM:
-            await self._send(body_message(b"", more=True))  # some servers wait for a body
+            await self.server_send(body_message(b"", more=True))  # some servers wait for a body
 
     def write(self, data: Chunk, /) -> Awaitable[int]:
         return self._write(data)
@@ -345,7 +381,7 @@ class ScopeStream(LoopWaits):
 
     def _keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run it beside the application, and have its end awaited by `conclude`."""
-        task = keep(self._loop.create_task(coroutine))
+        task = keep(asyncio.get_running_loop().create_task(coroutine))
         self._beside = (*self._beside, task)
         return task
 
@@ -369,6 +405,8 @@ class ScopeStream(LoopWaits):
     def is_carried_by(self, stream: BaseStream) -> None:
         """A description is served inside: its stream is the response's."""
         self.carried = stream
+        if self.phase == NEW:
+            self.phase = CARRIED
         if self.outer is not None:
             self.outer.is_carried_by(stream)
 
@@ -376,11 +414,22 @@ class ScopeStream(LoopWaits):
         for hook in hooks:
             result = hook(self, *details)
             if asyncio.iscoroutine(result):
-                keep(self._loop.create_task(result))
+                keep(asyncio.get_running_loop().create_task(result))
 
     @property
     def sync(self) -> ResponseStream:
-        return Twin(self, self._loop)
+        return Twin(self, self._loop())
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of this request, asked for on it or from one of its worker threads."""
+        try:
+            return asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        loop = self.loops.known()
+        if loop is None:
+            raise StreamError("take `stream.sync` on the event loop, and hand it to the thread that writes")
+        return loop
 
     @property
     def bytes_sent(self) -> int:
@@ -391,12 +440,11 @@ class ScopeStream(LoopWaits):
         """Bytes written so far."""
         return self._sent
 
-    # -- the end
+    def _hooks(self, name: Any) -> Any:
+        self.touched = True
+        return super()._hooks(name)
 
-    @property
-    def done(self) -> bool:
-        """Whether the application has answered by itself, to the end, and asked for nothing more."""
-        return self.phase == OVER and "_finish_hooks" not in self.__dict__
+    # -- the end
 
     async def conclude(self, error: BaseException | None) -> None:
         """The application has returned, or raised: end the response as that deserves."""
@@ -439,7 +487,7 @@ class ScopeStream(LoopWaits):
         """What an application that has returned left undone."""
         if self._app_failed and not self.closed:
             return ApplicationFailed(self._app_failed)
-        if (self._head is not None and self.phase == NEW) or self._state is not State.STARTED:
+        if self.phase == OWN or self._state is not State.STARTED:
             return None
         if self.phase in (NEW, HELD) and self.carried is None:
             return ProtocolViolation(
@@ -479,7 +527,9 @@ class ScopeStream(LoopWaits):
     async def _refuse(self, error: BufferLimitExceeded) -> None:
         self._failed = True
         ASGI_LOG.warning("answered 505: %s", error)
-        await plain_answer(self._send, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n")
+        await plain_answer(
+            self.server_send, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n"
+        )
         self._end(error)
         await settle_async(self, "failed")
 
@@ -490,14 +540,18 @@ class ScopeStream(LoopWaits):
         self._ended = True
         if self._inbox is not None:
             self._inbox.stop()
-        if how == "finish" and self._connected and self.phase in (NEW, CARED):
+        if how == "finish" and self._connected and self.phase in (OWN, CARED):
             if self.spool is not None:
                 await self._send_spool()
             else:
-                await self._send(body_message(b"", more=False))
+                await self.server_send(body_message(b"", more=False))
         if self._state is State.COMMITTED:
             self._state = after(self._state, how)
         await settle_async(self, outcome_of(self))
+
+
+def _is_streaming(content_type: bytes) -> bool:
+    return media_type_of(content_type.decode("latin-1")) in STREAMING_TYPES
 
 
 def uncancel() -> None:
