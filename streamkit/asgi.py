@@ -22,6 +22,8 @@ from .core.response import StreamingResponse, carried_out_by
 from .engines import task, thread
 from .engines.ending import (
     ASGI_LOG,
+    forget,
+    linger_async,
     log_error,
     needs_settling,
     outcome_of,
@@ -192,11 +194,13 @@ class _Exchange:
         except BaseException as error:
             self._stop_watching()
             stream._failed = True
+            await linger_async(stream)
             outcome = outcome_of(stream)
             stream.leave()
             await self._end(outcome, error)
             if outcome != "disconnected" or not isinstance(error, ClientDisconnected):
                 raise
+            forget(error)
         else:
             self._stop_watching()
             await self._end(outcome_of(stream), ClientDisconnected())

@@ -20,10 +20,12 @@ from .core.context import inherited
 from .core.framing import Body, Request, frame, has_body
 from .core.headers import Pairs, is_streaming, value_of
 from .core.response import StreamingResponse, carried_out_by
+from .core.stream import BaseStream
 from .engines import thread
 from .engines.ending import (
     WSGI_LOG,
     fail,
+    linger,
     log_error,
     needs_settling,
     outcome_of,
@@ -142,7 +144,7 @@ def _passed_on(stream: RequestStream, body: Any) -> Iterable[bytes]:
     if stream._foreign_write is not None:
         return body  # type: ignore[no-any-return]
     if stream.carried is not None and answer is not None:
-        stream.release((answer[0], _without_strangers(answer, stream.carried._head, body)))
+        stream.release((answer[0], _without_strangers(answer, stream.carried, body)))
         return body  # type: ignore[no-any-return]
     if answer is not None and not _is_stream(answer, body, environ):
         stream.release()
@@ -162,12 +164,15 @@ def _is_stream(answer: Answer, body: Any, environ: Environ) -> bool:
     return not isinstance(body, (list, tuple)) and value_of(headers, "content-length") is None
 
 
-def _without_strangers(answer: Answer, ours: tuple[int, Pairs] | None, body: Any) -> Pairs:
+def _without_strangers(answer: Answer, carried: BaseStream, body: Any) -> Pairs:
     """The head of a description, without the ETag and Content-Length that layers have put on it."""
     status, headers, _ = answer
+    ours = carried._head
     if ours is None or not status.startswith(str(ours[0])) or isinstance(body, (list, tuple)):
         return headers  # a layer has put another response in its place
     own = {name.lower() for name, _ in ours[1]}
+    if carried._body is Body.WHOLE:
+        own.add("content-length")
     return [
         (name, value)
         for name, value in headers
@@ -191,7 +196,8 @@ def _concluded(stream: RequestStream, error: BaseException | None) -> Iterable[b
         stream._failed = True
         settle(stream, "failed")
         raise error
-    if error is None and not stream.closed and stream.answer is not None:
+    has_body = stream._body in (Body.STREAM, Body.WHOLE)
+    if error is None and has_body and not stream.closed and stream.answer is not None:
         code = int(stream.answer[0][:3]) if stream.answer[0][:3].isdigit() else 200
         if code >= 500 or stream.answer[2] is not None:
             error = ApplicationFailed(code)
@@ -220,8 +226,11 @@ def _sent(stream: RequestStream) -> Iterable[bytes]:
     settle(stream, outcome_of(stream))
     if stream.server_error is not None:
         raise stream.server_error  # the server's own word for a leave, for the server
-    if failure is not None:
+    if failure is not None and stream._body is Body.STREAM:
+        linger(stream)
         raise failure
+    if failure is not None:  # the head was all that the client is to get
+        log_error(stream, "the application failed after its head", failure)
     return []
 
 
@@ -379,6 +388,7 @@ class _Body:
         except BaseException:
             self._over = True
             self._stream._failed = True
+            linger(self._stream)
             _settle(self._stream, outcome_of(self._stream))
             raise
         if chunk is None:
@@ -536,11 +546,6 @@ class _ForeignStream(ThreadStream):
 
     def _check_open(self, size: int) -> None:
         """The application was not told what it may send: what it may not is dropped."""
-
-    def _encode(self, chunk: Any) -> bytes:
-        if not isinstance(chunk, bytes):
-            raise ProtocolViolation(f"wanted bytes from the application (PEP 3333), got {chunk!r}")
-        return chunk
 
 
 def _cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[bytes]:

@@ -13,7 +13,7 @@ import pytest
 
 # Debian keeps servers where an ordinary user's PATH does not lead.
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-MISSING = pytest.StashKey[set[str]]()
+MISSING: pytest.StashKey[set[str]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,15 +25,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    missing: set[str] = set()
-    config.stash[MISSING] = missing
+    config.stash[MISSING] = set[str]()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    missing = sorted(config.stash[MISSING])
+    missing: set[str] = config.stash[MISSING]
     if missing:
         terminalreporter.section("left out")
-        terminalreporter.line(f"tests that need {', '.join(missing)}: not found on this machine")
+        terminalreporter.line(f"tests that need {', '.join(sorted(missing))}: not found on this machine")
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,8 @@ class Answer:
         self._turn.notify_all()
 
     def _held(self) -> int:
-        return sum(map(len, self._unread))
+        with self._turn:  # a deque may not change while it is gone through
+            return sum(map(len, self._unread))
 
     def _may_pull(self) -> bool:
         return self._left or self._wanted > len(self._unread) or self._held() < self.window

@@ -5,12 +5,13 @@ Rule: a leave is nobody's mistake; what is logged of it stays below a warning.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from driving import PATIENCE, AsgiServer
+from driving import PATIENCE, AsgiServer, until
 
 import streamkit
 
@@ -99,3 +100,35 @@ def test_under_asgi_a_producer_that_never_waits_is_stopped_by_a_leave(make: Any,
         answer.leave()
         answer.through()
     assert len(turns) < TURNS
+
+
+@pytest.mark.parametrize("way", ["stream", "messages"])
+def test_the_watcher_for_a_leave_takes_no_message_from_the_app(way: str) -> None:
+    """X11: a request body that is read late is still there, and so is the disconnect, as often as asked."""
+    watched = threading.Event()
+    received: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if way == "stream":
+            await scope["streamkit.stream"].write("a")
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        assert await asyncio.to_thread(watched.wait, PATIENCE)
+        received.append((await receive())["body"])
+        if way == "stream":
+            await scope["streamkit.stream"].write("b")
+        else:
+            await send({"type": "http.response.body", "body": b"b"})
+        received.extend([(await receive())["type"] for _ in range(2)])
+
+    with AsgiServer(streamkit.wrap(app)) as server:
+        answer = server.request("POST", body=b"the request's body")
+        assert answer.read() == b"a"
+        until(lambda: answer._body is None, within=1)  # taken by the watcher, if it is there yet
+        watched.set()
+        assert answer.read() == b"b"
+        answer.leave()
+        answer.through()
+    assert received[0] == b"the request's body"
+    assert set(received[1:]) <= {"http.disconnect"}

@@ -57,6 +57,7 @@ class BaseStream:
     request: Request = HTTP11
     ignore_disconnect: bool = False
     foreign: bool = False  # made by other code, passing through
+    imperative: bool = False  # written by an application that runs whatever the method
 
     _status: int = 200
     _pairs: Pairs = []  # noqa: RUF012  # the head as described; never changed in place
@@ -72,6 +73,7 @@ class BaseStream:
     _outcome: Outcome | None = None
     _failure: BaseException | None = None  # the last error of the producer
     _failed: bool = False  # and no hook has mended it
+    _lingers: bool = False  # the cut waits for the completion to be read
     _abort: StreamAborted | None = None
     _error_hooks: list[Callable[..., Any]] | None = None
 
@@ -294,6 +296,8 @@ class BaseStream:
             raise ClientDisconnected
         if self._limit is not None and self._accepted + size > self._limit:
             raise BodyTooLong(self._limit, self._accepted + size)
+        if size and self.imperative and self._body is Body.UNSENT:
+            raise ClientDisconnected  # nobody reads the body of a HEAD: the application may stop
         return size > 0 and self._body not in (Body.UNSENT, Body.NONE)
 
     def _shortfall(self) -> BodyTooShort | None:

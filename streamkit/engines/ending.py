@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,6 +23,10 @@ from ..core.stream import AsyncResponseStream, BaseStream, ResponseStream
 from ..errors import ClientDisconnected, StreamClosed
 from ..types import Outcome
 from .waits import reached
+
+# Browsers drop a last chunk that they have not parsed when the cut arrives: measured with
+# Chromium, one page in five when it follows at once, none of a hundred after 5 ms.
+LINGER_SECONDS = 0.05
 
 WSGI_LOG = logging.getLogger("streamkit.wsgi")
 ASGI_LOG = logging.getLogger("streamkit.asgi")
@@ -50,12 +55,33 @@ def raisable(error: BaseException) -> BaseException:
     return error
 
 
+def linger(stream: BaseStream) -> None:
+    """Wait a moment between a completion and the cut after it."""
+    if stream._lingers:
+        time.sleep(LINGER_SECONDS)
+
+
+async def linger_async(stream: BaseStream) -> None:
+    """`linger`, awaited."""
+    if stream._lingers:
+        await asyncio.sleep(LINGER_SECONDS)
+
+
+def forget(error: BaseException) -> None:
+    """Let go of what a swallowed error holds: its frames hold it, so only a collector would free them."""
+    held: BaseException | None = error
+    while held is not None:
+        below = held.__cause__ or held.__context__
+        held.__traceback__ = held.__cause__ = held.__context__ = None
+        held = below
+
+
 def is_leave(stream: BaseStream, error: BaseException | None) -> bool:
     """Whether this error only says that the client has left."""
     seen = 0
     while error is not None and seen < 20:
         if isinstance(error, ClientDisconnected):
-            return not stream.connected
+            return not stream.connected or stream._body is Body.UNSENT
         error, seen = error.__cause__ or error.__context__, seen + 1
     return False
 
@@ -93,7 +119,7 @@ def fail(stream: ResponseStream, error: BaseException, end: Callable[[BaseExcept
             stream.write(text)
         except (ClientDisconnected, StreamClosed):
             clean = False  # the leave says it all
-    _end_failed(stream, error, end, clean)
+    _end_failed(stream, error, end, clean, lingers=bool(text))
 
 
 async def fail_async(
@@ -112,7 +138,7 @@ async def fail_async(
             await stream.write(text)
         except (ClientDisconnected, StreamClosed):
             clean = False  # the leave says it all
-    _end_failed(stream, error, end, clean)
+    _end_failed(stream, error, end, clean, lingers=bool(text))
 
 
 def _is_over(stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None]) -> bool:
@@ -129,11 +155,17 @@ def _is_over(stream: BaseStream, error: BaseException, end: Callable[[BaseExcept
 
 
 def _end_failed(
-    stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None], clean: bool
+    stream: BaseStream,
+    error: BaseException,
+    end: Callable[[BaseException | None], None],
+    clean: bool,
+    *,
+    lingers: bool,
 ) -> None:
     stream._failed = True
     if clean:
         log_error(stream, "the producer failed; its stream was ended cleanly", error)
+    stream._lingers = lingers and not clean
     end(None if clean else raisable(error))
 
 

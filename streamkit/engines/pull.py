@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, ExitStack
 from contextvars import Context
 from typing import Any
 
-from ..errors import ClientDisconnected
+from ..errors import ClientDisconnected, ProtocolViolation
 from ..types import Chunk
 from . import task, thread
 from .ending import fail, fail_async, log_error
@@ -81,6 +81,8 @@ class Pull:
                 stream._hand_over(chunk)
                 return chunk
             if chunk is not _END:
+                if stream.foreign and not isinstance(chunk, bytes):
+                    raise ProtocolViolation(f"wanted bytes from the application (PEP 3333), got {chunk!r}")
                 stream.write(chunk)
                 return None
             self._is_open = False

@@ -32,7 +32,16 @@ from ..errors import (
     StreamError,
 )
 from ..types import ASGIHeaders, Chunk, Message, Receive, Scope, Send
-from .ending import ASGI_LOG, fail_async, is_leave, outcome_of, run_commit_hooks, settle_async
+from .ending import (
+    ASGI_LOG,
+    fail_async,
+    forget,
+    is_leave,
+    linger_async,
+    outcome_of,
+    run_commit_hooks,
+    settle_async,
+)
 from .inbox import Inbox
 from .pull import TURNS
 from .spool import Spool
@@ -94,6 +103,7 @@ class ScopeStream(LoopWaits):
     # attribute five times as slow.
     __slots__ = ("loops", "options", "phase", "scope", "server_receive", "server_send", "touched")
 
+    imperative = True
     carried: BaseStream | None = None  # the stream of a description served inside
     outer: Any = None  # the stream of a wrap around this one
     spool: Spool | None = None  # a whole body, for HTTP/1.0
@@ -188,6 +198,8 @@ class ScopeStream(LoopWaits):
         if ours is None or message["status"] != ours[0]:
             return message  # a layer has put another response in its place
         own = {name.lower() for name, _ in ours[1]}
+        if self.carried._body is Body.WHOLE:
+            own.add("content-length")
         headers = [
             (name, value)
             for name, value in message["headers"]
@@ -469,7 +481,8 @@ class ScopeStream(LoopWaits):
                 raise error
             return
         if error is not None and not self._connected and (self._cut_off or is_leave(self, error)):
-            ASGI_LOG.debug("the client has left", exc_info=error)
+            ASGI_LOG.debug("the client has left: %r", error)
+            forget(error)
             await settle_async(self, "disconnected")
             return
         if error is None:
@@ -485,7 +498,7 @@ class ScopeStream(LoopWaits):
 
     def _unfinished(self) -> BaseException | None:
         """What an application that has returned left undone."""
-        if self._app_failed and not self.closed:
+        if self._app_failed and not self.closed and self._body in (Body.STREAM, Body.WHOLE):
             return ApplicationFailed(self._app_failed)
         if self.phase == OWN or self._state is not State.STARTED:
             return None
@@ -522,6 +535,7 @@ class ScopeStream(LoopWaits):
         await self._finish("finish" if self._error is None else "abort")
         failure = self._error
         if failure is not None:
+            await linger_async(self)
             raise failure
 
     async def _refuse(self, error: BufferLimitExceeded) -> None:

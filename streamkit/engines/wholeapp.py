@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextvars import Context
 from typing import Any
 
+from ..core.framing import Body
 from ..core.stream import BaseStream
 from ..errors import ApplicationFailed
 from ..types import Environ, WSGIApp
@@ -23,6 +24,7 @@ from .write import RequestStream
 class AppStream(ThreadStream):
     """`environ["streamkit.stream"]` of an application on a worker."""
 
+    imperative = True
     request_stream: RequestStream
     returned: tuple[Any] | None = None  # what the application returned without streaming
 
@@ -47,7 +49,8 @@ class AppStream(ThreadStream):
                 return
             self._drop(body)
             answer = self.request_stream.answer
-            if answer is not None and not self.closed and answer[0][:1] == "5":
+            has_body = self._body in (Body.STREAM, Body.WHOLE)
+            if has_body and answer is not None and not self.closed and answer[0][:1] == "5":
                 raise ApplicationFailed(int(answer[0][:3]))
             self.close()
         except BaseException as error:

@@ -48,6 +48,7 @@ class RequestStream(ThreadWaits):
     __slots__ = ("answer", "environ", "options", "plain", "start_response")
 
     carried: BaseStream | None = None  # the stream of a description served inside
+    imperative = True
     outer: Any = None  # the stream of a wrap around this one
     server_error: BaseException | None = None  # what the server's write() raised
     spool: Spool | None = None  # a whole body, for HTTP/1.0
@@ -165,6 +166,8 @@ class RequestStream(ThreadWaits):
         if self._server_write is None:
             self._head, self._state = None, State.STARTED
             raise EngineUnavailable(_NO_WRITE)
+        if self._body is not Body.STREAM:
+            self._server_write(b"")  # the head is all there is: most servers send it with the first chunk
 
     def write(self, data: Chunk, /) -> int:
         chunk = data if type(data) is bytes else self._encode(data)

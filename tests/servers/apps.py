@@ -319,7 +319,7 @@ def wsgi_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     way = path.split("/")[1]
     if way in PRODUCERS and way != "wrapped":
         return describe(*play_of(path, query))(environ, start_response)  # type: ignore[no-any-return]
-    return _wrapped_wsgi_app(environ, start_response)  # type: ignore[no-any-return]
+    return _wrapped_wsgi_app(environ, start_response)
 
 
 # ASGI.

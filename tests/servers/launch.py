@@ -11,6 +11,7 @@ nothing sleeps in place of asking.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -146,7 +147,7 @@ class Server:
         """Let the producers that wait under this key go on."""
         assert self.fetch(f"/release?key={key}").status == 200
 
-    def settled(self, *, looks: int = 12, pause: float = 0.25, bound: float = 60.0) -> Stats:
+    def settled(self, *, looks: int = 10, pause: float = 0.25, bound: float = 60.0) -> Stats:
         """The levels once they stand still for `looks` looks: pooled workers leave after some seconds."""
         end = time.monotonic() + bound
         last, same = self.stats(), 0
@@ -211,6 +212,16 @@ def running(command: Callable[[int], list[str]], log: Path) -> Iterator[tuple[in
         end(child)
 
 
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    """Runs in the child: a pytest that is killed leaves no server behind."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _started(command: Callable[[int], list[str]], log: Path) -> tuple[int, subprocess.Popen[bytes]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     # Another program can take a free port before ours does; three in a row cannot.
@@ -219,7 +230,7 @@ def _started(command: Callable[[int], list[str]], log: Path) -> tuple[int, subpr
         with log.open("ab") as file:
             child = subprocess.Popen(
                 command(port), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
         if _answers(child, port):
             return port, child

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -30,19 +31,23 @@ def counts_when_stopped(server: Server, key: str, bound: float = BOUND) -> Stats
     return poll(stopped, bound=bound, what="the producer's end after the client left")
 
 
+def callbacks(server: Server, key: str) -> int:
+    return server.stats(key).count("callback")
+
+
 def bytes_once_growth_stopped(server: Server, key: str, most: int) -> int:
-    """What the producer could write, once it has written nothing for 30 looks, or more than `most`."""
+    """What the producer could write, once it has written nothing for 20 looks, or more than `most`."""
     history: list[int] = []
 
     def stands_still() -> bool:
         history.append(server.stats(key).count("bytes"))
-        return history[-1] > most or (len(history) > 30 and history[-30] == history[-1] > 0)
+        return history[-1] > most or (len(history) > 20 and history[-20] == history[-1] > 0)
 
     poll(stands_still, bound=60, what="an end of the growth")
     return history[-1]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "wrapped"])
 def test_an_unread_flood_is_bounded_and_stops_when_the_client_leaves(
     server: Server, way: str, key: str
 ) -> None:
@@ -62,8 +67,8 @@ def test_an_unread_flood_is_bounded_and_stops_when_the_client_leaves(
     for name in LEAVES:
         assert after[name].count("bytes") - accepted[name] < 40 * MIB, "it did not run on"
     if way != "imperative":
-        for name in LEAVES:
-            poll(lambda own=keys[name]: server.stats(own).count("callback"), bound=BOUND, what="the callback")
+        for own in keys.values():
+            poll(partial(callbacks, server, own), bound=BOUND, what="the callback")
     assert server.complaints(mark) == ""
 
 
@@ -115,38 +120,6 @@ def test_asgi_notices_at_once_that_an_idle_client_left(
     assert stopped.count("bytes") == len(b"first\n"), "it was told, and did not find out by writing"
     assert server.complaints(mark) == ""
 
-
-@leaves
-@pytest.mark.parametrize("way", ["sync-function", "async-function", "async-iterable", "wrapped"])
-@pytest.mark.parametrize("name", WSGI)
-def test_wsgi_notices_within_some_heartbeats_that_an_idle_client_left(
-    started: Callable[..., Server], name: str, way: str, leave: str, key: str
-) -> None:
-    server = started(name)
-    mark = server.mark()
-    with server.connect() as connection:
-        connection.ask("GET", f"/{way}/idle-events?key={key}")
-        connection.head()
-        connection.read_until(b": first\n\n")
-        LEAVES[leave](connection)
-        stopped = counts_when_stopped(server, key, bound=20)
-    assert stopped.count("bytes") == len(b": first\n\n")
-    assert server.complaints(mark) == ""
-
-
-@leaves
-@pytest.mark.parametrize("way", ["sync-function", "async-function", "wrapped"])
-def test_gunicorn_hands_over_its_socket_so_that_silence_is_enough_to_notice_a_leave(
-    started: Callable[..., Server], way: str, leave: str, key: str
-) -> None:
-    server = started("gunicorn")
-    with server.connect() as connection:
-        connection.ask("GET", f"/{way}/idle?key={key}")
-        connection.head()
-        connection.read_until(b"first\n")
-        LEAVES[leave](connection)
-        stopped = counts_when_stopped(server, key, bound=20)
-    assert stopped.count("bytes") == len(b"first\n")
 
 
 @pytest.mark.parametrize("way", WAYS)
