@@ -48,6 +48,7 @@ from .engines.spool import Spool
 from .engines.task import TaskStream
 from .engines.thread import ThreadStream
 from .engines.twin import on_worker
+from .engines.waits import reached
 from .errors import BufferLimitExceeded, ClientDisconnected, NotAnApplication, ProtocolViolation
 from .options import Options
 from .types import ASGIApp, EngineName, Message, Outcome, Receive, Scope, Send
@@ -180,7 +181,8 @@ class _Exchange:
     async def run(self) -> None:
         """Start the producer and send what it makes, to whatever end."""
         stream = self.stream
-        self.inbox.watch(self._left)
+        if self.reader is not stream or isinstance(stream, ThreadStream):
+            self.inbox.watch(self._left)
         try:
             self._start()
             await self._carry()
@@ -231,6 +233,8 @@ class _Exchange:
         assert response is not None
         if self.producer is not None:
             await asyncio.sleep(0)  # a producer that need not wait is over after this one turn
+            if not stream._done:
+                self.inbox.watch(self._left)
         if not await reader.wait_head_async(stream.options.commit_after_for(response.media_type)):
             await _commit(stream)
         if stream._head is None:
@@ -244,10 +248,14 @@ class _Exchange:
         if not stream._chunks and not stream._done:
             await send(body_message(b"", more=True))  # a commit alone: some servers wait for a body
         while (chunk := await reader.next_chunk_async()) is not None:
-            if stream.ended:  # the end travels with the last chunk
-                await send(body_message(chunk, more=False))
+            ended = stream._done and not stream._chunks and stream._error is None
+            try:  # not by `_hand_over`: a coroutine a chunk
+                await self.send({"type": "http.response.body", "body": chunk, "more_body": not ended})
+            except OSError as error:
+                stream.leave()
+                raise ClientDisconnected from error
+            if ended:  # the end travels with the last chunk
                 return
-            await send(body_message(chunk, more=True))
         if stream.connected:
             await send(body_message(b"", more=False))
 
@@ -284,8 +292,12 @@ class _Exchange:
             await self.reader.close(error)
         if outcome != "finished":
             await _settle(stream, outcome)
-        await self._join()
-        await _settle(stream, outcome)
+        if self.producer is not None and not self.producer.done():
+            await self._join()
+        if needs_settling(stream):
+            await _settle(stream, outcome)
+        elif stream._claim(outcome):
+            reached(stream, "_when_finished")
 
     async def _join(self) -> None:
         producer, stream = self.producer, self.stream
@@ -307,7 +319,7 @@ class _Exchange:
 async def _commit(stream: ChannelStream) -> None:
     if isinstance(stream, TaskStream):
         await stream.commit()
-    elif stream.__dict__.get("_commit_hooks"):
+    elif stream._commit_hooks:
         await on_worker(stream.commit)
     else:
         stream.commit()

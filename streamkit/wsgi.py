@@ -226,7 +226,7 @@ def _sent(stream: RequestStream) -> Iterable[bytes]:
     settle(stream, outcome_of(stream))
     if stream.server_error is not None:
         raise stream.server_error  # the server's own word for a leave, for the server
-    if failure is not None and stream._body is Body.STREAM:
+    if failure is not None and (stream._head is None or stream._body in (Body.STREAM, Body.WHOLE)):
         linger(stream)
         raise failure
     if failure is not None:  # the head was all that the client is to get

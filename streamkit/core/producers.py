@@ -43,8 +43,12 @@ _OTHER_FLAGS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GE
 
 def kind_of(producer: object) -> Kind:
     """Which of the four kinds this is; `ProducerError` if it is none."""
-    if type(producer) is FunctionType and not producer.__code__.co_flags & _OTHER_FLAGS:
-        return Kind.FUNCTION
+    if type(producer) is FunctionType:
+        flags = producer.__code__.co_flags & _OTHER_FLAGS
+        if not flags:
+            return Kind.FUNCTION
+        if flags == inspect.CO_COROUTINE:
+            return Kind.COROUTINE_FUNCTION
     if isinstance(producer, (str, bytes, bytearray, memoryview)):
         raise ProducerError(
             f"{_WANTED}; got one {type(producer).__name__}, which would be sent a character at a time: "

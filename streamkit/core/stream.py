@@ -76,6 +76,10 @@ class BaseStream:
     _lingers: bool = False  # the cut waits for the completion to be read
     _abort: StreamAborted | None = None
     _error_hooks: list[Callable[..., Any]] | None = None
+    _commit_hooks: deque[Callable[..., Any]] | None = None
+    _finish_hooks: deque[Callable[..., Any]] | None = None
+    _when_committed: Any = None  # the milestones of `engines.waits`
+    _when_finished: Any = None
 
     # -- the head
 
@@ -206,7 +210,8 @@ class BaseStream:
 
     def _taken(self, name: HookName) -> list[Callable[..., Any]]:
         """The hooks of this name, each handed out once, whichever thread asks."""
-        hooks: deque[Callable[..., Any]] | None = self.__dict__.get(f"_{name}_hooks")
+        # Not by `__dict__`: asking an object for it slows all its attributes down for good (CPython 3.11).
+        hooks: deque[Callable[..., Any]] | None = getattr(self, f"_{name}_hooks")
         taken: list[Callable[..., Any]] = []
         while hooks:
             try:

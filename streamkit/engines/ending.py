@@ -229,7 +229,7 @@ def needs_settling(stream: BaseStream) -> bool:
     """Whether the end of this stream runs application code."""
     return bool(
         (stream.response is not None and stream.response.callback is not None)
-        or stream.__dict__.get("_finish_hooks")
+        or stream._finish_hooks
         or stream.options.on_finish is not None
         or stream._error_calls()
     )

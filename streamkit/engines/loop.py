@@ -22,11 +22,14 @@ class LoopThread:
 
     def running(self) -> asyncio.AbstractEventLoop:
         """The loop, running."""
-        loop = self._loop
-        if loop is not None:
+        loop, thread = self._loop, self._thread
+        if loop is not None and thread is not None and thread.is_alive():
             return loop
         with self._lock:
-            if self._loop is None:
+            # A task that raises SystemExit ends its loop: the next stream gets a new one.
+            if self._loop is None or self._thread is None or not self._thread.is_alive():
+                if self._loop is not None:
+                    self._loop.close()
                 loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=loop.run_forever, name="streamkit-loop", daemon=True)
                 self._thread.start()

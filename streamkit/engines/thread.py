@@ -23,7 +23,7 @@ from ..types import Chunk
 from .channel import Channel
 from .ending import fail, report
 from .pool import pool
-from .waits import ThreadWaits
+from .waits import ThreadWaits, reached
 
 
 class ThreadStream(Channel, ThreadWaits):
@@ -50,6 +50,8 @@ class ThreadStream(Channel, ThreadWaits):
         size = len(chunk)
         if self._head is None:
             self._check_open(size)
+            if self._commit_with(chunk, size):
+                return size
             self.commit()
         with self._mutex:
             if self._admits(size):
@@ -57,6 +59,22 @@ class ThreadStream(Channel, ThreadWaits):
                 if self._room < 0:
                     self._wait_for_room()
         return size
+
+    def _commit_with(self, chunk: bytes, size: int) -> bool:
+        """Commit and take the first chunk in one step, so that the reader is woken once for both."""
+        with self._mutex:
+            if self._committer is not None or self._state is not State.STARTED or self._commit_hooks:
+                return False
+            self._fix_head_here()
+            try:
+                if self._admits(size):
+                    self._append(chunk)
+            finally:
+                self._wake_reader()
+                reached(self, "_when_committed")
+            if self._room < 0:
+                self._wait_for_room()
+        return True
 
     def _wait_for_room(self) -> None:
         """Wait until the reader has taken some; the mutex is held before and after."""

@@ -20,7 +20,7 @@ Milestone = Literal["_when_committed", "_when_finished"]
 
 def reached(stream: BaseStream, milestone: Milestone) -> None:
     """Release whoever waits for this milestone."""
-    future: Future[None] | None = stream.__dict__.get(milestone)
+    future: Future[None] | None = getattr(stream, milestone)
     if future is not None:
         try:
             future.set_result(None)

@@ -43,7 +43,7 @@ class AppStream(ThreadStream):
     def _run(self, app: WSGIApp, environ: Environ) -> None:
         try:
             body = app(environ, self.request_stream.start)
-            if self._head is None:
+            if self._head is None and self._abort is None:
                 self.returned = (body,)
                 self._end(None)
                 return

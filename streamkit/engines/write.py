@@ -59,6 +59,8 @@ class RequestStream(ThreadWaits):
     _error: BaseException | None = None
     _sent: int = 0
     _committing: bool = False
+    _direct: bool = False  # a chunk of bytes needs no further check
+    _lock: threading.Lock
 
     # Set by the middleware, which makes these objects without a call of `__init__`.
     answer: Answer | None  # what the application gave to start_response
@@ -123,13 +125,8 @@ class RequestStream(ThreadWaits):
         """First use: what a stream needs that a request which does not stream never does."""
         if self.plain:
             self.plain = False
-        if self.environ is not None and "request" not in self.__dict__:
+        if self.environ is not None and self.request is BaseStream.request:
             self.request = Request.of_environ(self.environ)
-
-    @property
-    def _lock(self) -> threading.Lock:
-        lock: threading.Lock = self.__dict__.setdefault("_own_lock", threading.Lock())
-        return lock
 
     def _hooks(self, name: Any) -> Any:
         self.plain = False
@@ -152,6 +149,7 @@ class RequestStream(ThreadWaits):
         reached(self, "_when_committed")
 
     def _begin(self) -> None:
+        self._lock = threading.Lock()
         if self.options.engine == "greenlet":
             raise EngineUnavailable("this version has no greenlet engine yet: use engine='auto' or 'thread'")
         if self.carried is not None or self._foreign_write is not None:
@@ -168,6 +166,7 @@ class RequestStream(ThreadWaits):
             raise EngineUnavailable(_NO_WRITE)
         if self._body is not Body.STREAM:
             self._server_write(b"")  # the head is all there is: most servers send it with the first chunk
+        self._direct = self._limit is None and self._body is Body.STREAM
 
     def write(self, data: Chunk, /) -> int:
         chunk = data if type(data) is bytes else self._encode(data)
@@ -176,9 +175,24 @@ class RequestStream(ThreadWaits):
             self._check_open(size)
             self.commit()
         with self._lock:
-            if self._admits(size):
+            if self._direct and size and self._connected and self._state is State.COMMITTED:
+                self._give(chunk)
+                self._sent += size
+                self._tail = chunk[-1:]
+            elif self._admits(size):
                 self._send(chunk)
         return size
+
+    def _give(self, chunk: bytes) -> None:
+        try:
+            self._server_write(chunk)  # type: ignore[misc]
+        except Exception as error:
+            # Each server has its own word for a leave; after any of them nothing more can be sent.
+            self._connected = False
+            self.server_error = error
+            if self.ignore_disconnect:
+                return
+            raise ClientDisconnected from error
 
     def _send(self, chunk: bytes) -> None:
         if self._limit is not None:
@@ -186,16 +200,7 @@ class RequestStream(ThreadWaits):
         if self.spool is not None:
             self.spool.write(chunk)
         else:
-            assert self._server_write is not None
-            try:
-                self._server_write(chunk)
-            except Exception as error:
-                # Each server has its own word for a leave; after any of them nothing more can be sent.
-                self._connected = False
-                self.server_error = error
-                if self.ignore_disconnect:
-                    return
-                raise ClientDisconnected from error
+            self._give(chunk)
         self._sent += len(chunk)
         self._tail = chunk[-1:]
 
