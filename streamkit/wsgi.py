@@ -536,7 +536,7 @@ class _ForeignStream(ThreadStream):
         self._status = int(status[:3])
         self._pairs = headers
         if self.response is not None:
-            self.response.headers = headers
+            self.response.describe_head(headers)
         if value_of(headers, "content-length") is None or is_streaming(headers):
             super()._fix_head()
         else:  # an ordinary response whose head came late
@@ -555,7 +555,7 @@ def _cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[by
     stream = _ForeignStream(options, request, WSGI_LOG, response, UNBOUNDED)
     stream.request_stream = outer
     if outer.answer is not None:
-        response.headers = outer.answer[1]
+        response.describe_head(outer.answer[1])
         stream._status = int(outer.answer[0][:3])
     reader = Pull(stream, None)
     if request.version < (1, 1) and options.http10 == "reject":

@@ -27,6 +27,8 @@ class State(Enum):
     FINISHED = "finished"  # body complete
     ABORTED = "aborted"  # body cut short; the client must not take it as whole
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and each response looks up a few
+
 
 TRANSITIONS: Mapping[State, Mapping[Action, State]] = {
     State.NEW: {"start": State.STARTED, "abort": State.ABORTED},

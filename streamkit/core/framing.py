@@ -35,7 +35,8 @@ class Request(NamedTuple):
     def of_environ(cls, environ: Environ) -> Request:
         protocol = environ.get("SERVER_PROTOCOL", "HTTP/1.1")
         if protocol == "HTTP/1.1":
-            return cls(environ["REQUEST_METHOD"], (1, 1), False)
+            method = environ["REQUEST_METHOD"]
+            return _USUAL.get(method) or cls(method, (1, 1), False)
         return cls(
             environ["REQUEST_METHOD"],
             version_of(protocol),
@@ -46,9 +47,14 @@ class Request(NamedTuple):
     def of_scope(cls, scope: Scope) -> Request:
         protocol = scope.get("http_version", "1.1")
         if protocol == "1.1":
-            return cls(scope["method"], (1, 1), False)
+            method = scope["method"]
+            return _USUAL.get(method) or cls(method, (1, 1), False)
         connection = b",".join(value for name, value in scope["headers"] if name == b"connection")
         return cls(scope["method"], version_of(protocol), "close" in options_of(connection.decode("latin-1")))
+
+
+# The requests of almost every day, made once.
+_USUAL = {method: Request(method, (1, 1), False) for method in ("GET", "HEAD", "POST")}
 
 
 def version_of(protocol: str) -> tuple[int, int]:

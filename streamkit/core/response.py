@@ -19,7 +19,7 @@ from ..errors import AlreadyServed, EngineUnavailable, HeaderError, OptionsError
 from ..options import Options
 from ..syntax import check_status
 from ..types import EngineName, Environ, Producer, Receive, Scope, Send, StartResponse
-from .headers import STREAMING_TYPES, Headers, Items, Pairs, media_type_of
+from .headers import STREAMING_TYPES, Headers, Items, Pairs, media_type_of, value_of
 from .producers import is_one_shot, kind_of
 
 Resource: TypeAlias = "AbstractContextManager[Any] | AbstractAsyncContextManager[Any]"
@@ -28,11 +28,29 @@ _ENGINES = ("auto", "thread", "greenlet", "task")
 
 
 class StreamingResponse:
-    """A response that is sent while it is made: what, not yet when. See `stream`."""
+    """Describe a response that is sent while `producer` makes it.
+
+    The producer is a function that takes the stream, an async function that does, an
+    iterable of text or bytes, or an async iterable; under WSGI and ASGI alike.
+
+    - `status`, `headers`, `content_type`: the head; a Content-Type among the headers wins.
+    - `callback()`: called once when the stream has ended, however, also if it never began.
+    - `keep_open`: the stream outlives its producer; whoever holds it writes on and closes it.
+    - `loop`: call the producer again and again, until the stream is closed or the client gone.
+    - `content_length`: in bytes; sent, and enforced with `BodyTooLong` and `BodyTooShort`.
+    - `on_error(stream, error)`: called once for each error after the commit.
+    - `engine`: `thread` or `task`, where the choice is not to be left to streamkit.
+    - `resources`: context managers entered before the producer runs, left after it has ended.
+    - `options`: options of this response, over those of the app.
+
+    Raises `ProducerError`, `HeaderError` and `OptionsError`, all before anything is sent.
+    """
 
     _wsgi: ClassVar[Callable[..., Iterable[bytes]]]
     _asgi: ClassVar[Callable[..., Awaitable[None]]]
     _served = False
+    media_type: str  # in lower case, without parameters
+    endless: bool  # no end can be expected, so the body cannot be held whole
 
     def __init__(
         self,
@@ -61,24 +79,17 @@ class StreamingResponse:
         self.content_length = _length_or_none(content_length)
         self.engine = engine
         self.resources: tuple[Any, ...] = tuple(resources) if resources else ()
+        self.media_type, self.endless = _nature(self.headers, keep_open or loop)
         self.options = None if options is None else Options.of(options, {})
         if engine is not None and engine not in _ENGINES:
             raise OptionsError([f"engine: wanted one of {', '.join(_ENGINES)} or None, got {engine!r}"])
         if loop and self.kind.is_iterable:
             raise ProducerError("loop=True repeats its producer: wanted a function, not an iterable")
 
-    @property
-    def endless(self) -> bool:
-        """Whether no end can be expected, so that the body cannot be held whole."""
-        return self.keep_open or self.loop or self.media_type in STREAMING_TYPES
-
-    @property
-    def media_type(self) -> str:
-        """The media type without its parameters, in lower case."""
-        for name, value in self.headers:
-            if name.lower() == "content-type":
-                return media_type_of(value)
-        return "text/plain"
+    def describe_head(self, headers: Pairs) -> None:
+        """Take these headers in place of those described."""
+        self.headers = headers
+        self.media_type, self.endless = _nature(headers, self.keep_open or self.loop)
 
     def options_over(self, app_wide: Options) -> Options:
         """The app's options with this response's own over them."""
@@ -135,52 +146,8 @@ def carried_out_by(
         StreamingResponse._asgi = staticmethod(asgi)
 
 
-def stream(
-    producer: Producer,
-    *,
-    status: int = 200,
-    headers: Items = None,
-    content_type: str | None = "text/plain; charset=utf-8",
-    callback: Callable[[], object] | None = None,
-    keep_open: bool = False,
-    loop: bool = False,
-    content_length: int | None = None,
-    on_error: Callable[..., object] | None = None,
-    engine: EngineName | None = None,
-    resources: Iterable[Resource] = (),
-    options: Options | Mapping[str, Any] | None = None,
-) -> StreamingResponse:
-    """Describe a response that is sent while `producer` makes it.
-
-    The producer is a function that takes the stream, an async function that does, an
-    iterable of text or bytes, or an async iterable; under WSGI and ASGI alike.
-
-    - `status`, `headers`, `content_type`: the head; a Content-Type among the headers wins.
-    - `callback()`: called once when the stream has ended, however, also if it never began.
-    - `keep_open`: the stream outlives its producer; whoever holds it writes on and closes it.
-    - `loop`: call the producer again and again, until the stream is closed or the client gone.
-    - `content_length`: in bytes; sent, and enforced with `BodyTooLong` and `BodyTooShort`.
-    - `on_error(stream, error)`: called once for each error after the commit.
-    - `engine`: `thread` or `task`, where the choice is not to be left to streamkit.
-    - `resources`: context managers entered before the producer runs, left after it has ended.
-    - `options`: options of this response, over those of the app.
-
-    Raises `ProducerError`, `HeaderError` and `OptionsError`, all before anything is sent.
-    """
-    return StreamingResponse(
-        producer,
-        status=status,
-        headers=headers,
-        content_type=content_type,
-        callback=callback,
-        keep_open=keep_open,
-        loop=loop,
-        content_length=content_length,
-        on_error=on_error,
-        engine=engine,
-        resources=resources,
-        options=options,
-    )
+# To describe is all that `stream` does, so it is the description's own constructor.
+stream = StreamingResponse
 
 
 def _described_headers(headers: Items, content_type: str | None) -> Pairs:
@@ -202,6 +169,12 @@ def _content_type_alone(content_type: str) -> Pairs:
         if len(_CHECKED) < 256:
             _CHECKED[content_type] = pairs
     return pairs
+
+
+def _nature(headers: Pairs, kept: bool) -> tuple[str, bool]:
+    """The media type without its parameters, and whether no end can be expected."""
+    media_type = media_type_of(value_of(headers, "content-type") or "text/plain")
+    return media_type, kept or media_type in STREAMING_TYPES
 
 
 def _callable_or_none(name: str, value: Any) -> Any:

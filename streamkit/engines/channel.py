@@ -24,6 +24,7 @@ from ..core.response import StreamingResponse
 from ..core.stream import BaseStream
 from ..errors import BodyTooShort, ClientDisconnected, StreamAborted, StreamClosed, StreamError
 from ..options import Options
+from ..types import Outcome
 from .ending import log_error
 from .waits import reached
 
@@ -92,7 +93,8 @@ class Channel(BaseStream):
 
     def _fix_head_here(self) -> None:
         self._fix_head()
-        self._direct = self._limit is None and (self._body is Body.STREAM or self._body is Body.WHOLE)
+        held_or_sent = self._body is Body.STREAM or self._body is Body.WHOLE
+        self._direct = held_or_sent and self._limit is None and self._connected
 
     def _append(self, chunk: bytes) -> None:
         """Take the chunk; the mutex is held."""
@@ -123,6 +125,13 @@ class Channel(BaseStream):
         if self._abort is not None:
             raise StreamClosed(f"the stream was ended during the write: {self._abort}")
         return self._room < 0 and self._connected
+
+    def _claim(self, outcome: Outcome) -> bool:
+        with self._mutex:
+            if self._outcome is not None:
+                return False
+            self._outcome = outcome
+            return True
 
     def _admits(self, size: int) -> bool:
         if self._refusal is not None:

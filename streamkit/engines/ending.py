@@ -227,11 +227,13 @@ def outcome_of(stream: BaseStream) -> Outcome:
 
 def needs_settling(stream: BaseStream) -> bool:
     """Whether the end of this stream runs application code."""
+    response, options = stream.response, stream.options
     return bool(
-        (stream.response is not None and stream.response.callback is not None)
+        (response is not None and (response.callback is not None or response.on_error is not None))
         or stream._finish_hooks
-        or stream.options.on_finish is not None
-        or stream._error_calls()
+        or stream._error_hooks
+        or options.on_finish is not None
+        or options.on_error is not None
     )
 
 
@@ -240,6 +242,8 @@ def settle(stream: ResponseStream, outcome: Outcome) -> None:
     if not stream._claim(outcome):
         return
     reached(stream, "_when_finished")
+    if not needs_settling(stream):
+        return
     if _tells_of_leave(stream, outcome):
         report(stream, ClientDisconnected())
     for call in stream._finish_calls():

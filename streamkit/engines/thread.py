@@ -67,7 +67,7 @@ class ThreadStream(Channel, ThreadWaits):
                 return False
             self._fix_head_here()
             try:
-                if self._admits(size):
+                if (self._direct and size) or self._admits(size):
                     self._append(chunk)
             finally:
                 self._wake_reader()
