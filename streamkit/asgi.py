@@ -51,7 +51,7 @@ from .engines.twin import on_worker
 from .engines.waits import reached
 from .errors import BufferLimitExceeded, ClientDisconnected, NotAnApplication, ProtocolViolation
 from .options import Options
-from .types import ASGIApp, EngineName, Message, Outcome, Receive, Scope, Send
+from .types import ASGIApp, EngineName, Outcome, Receive, Scope, Send
 
 __all__ = ["StreamingMiddleware", "respond"]
 
@@ -83,6 +83,7 @@ class StreamingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            self._loops.note()
             await self.app(scope, receive, send)
             return
         # Written out for the response that does not stream: each call here would cost it dearly.
@@ -92,7 +93,7 @@ class StreamingMiddleware:
         stream.server_receive = receive
         stream.server_send = send
         stream.loops = loops = self._loops
-        if not loops.is_running():
+        if loops.loop is None:
             loops.note()
         stream.phase = NEW
         stream.touched = False
@@ -228,14 +229,17 @@ class _Exchange:
         self.inbox.stop()
 
     async def _carry(self) -> None:
-        stream, reader, send = self.stream, self.reader, self._hand_over
+        stream, reader = self.stream, self.reader
         response = stream.response
         assert response is not None
         if self.producer is not None:
-            await asyncio.sleep(0)  # a producer that need not wait is over after this one turn
+            if not self.producer.done():
+                await asyncio.sleep(0)  # a producer that need not wait is over after this one turn
             if not stream._done:
                 self.inbox.watch(self._left)
-        if not await reader.wait_head_async(stream.options.commit_after_for(response.media_type)):
+        if stream._head is None and not await reader.wait_head_async(
+            stream.options.commit_after_for(response.media_type)
+        ):
             await _commit(stream)
         if stream._head is None:
             stream.raise_error()
@@ -244,26 +248,28 @@ class _Exchange:
         if stream._body is Body.WHOLE:
             await self._hold(status, pairs)
             return
-        await send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
-        if not stream._chunks and not stream._done:
-            await send(body_message(b"", more=True))  # a commit alone: some servers wait for a body
-        while (chunk := await reader.next_chunk_async()) is not None:
-            ended = stream._done and not stream._chunks and stream._error is None
-            try:  # not by `_hand_over`: a coroutine a chunk
-                await self.send({"type": "http.response.body", "body": chunk, "more_body": not ended})
-            except OSError as error:
-                stream.leave()
-                raise ClientDisconnected from error
-            if ended:  # the end travels with the last chunk
-                return
-        if stream.connected:
-            await send(body_message(b"", more=False))
-
-    async def _hand_over(self, message: Message) -> None:
+        sending = True
         try:
-            await self.send(message)
-        except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
-            self.stream.leave()
+            await self.send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
+            if not stream._chunks and not stream._done:
+                await self.send(body_message(b"", more=True))  # some servers wait for a body
+            while True:
+                sending = False
+                chunk = await reader.next_chunk_async()
+                if chunk is None:
+                    break
+                ended = stream._done and not stream._chunks and stream._error is None
+                sending = True
+                await self.send({"type": "http.response.body", "body": chunk, "more_body": not ended})
+                if ended:  # the end travels with the last chunk
+                    return
+            sending = True
+            if stream.connected:
+                await self.send(body_message(b"", more=False))
+        except OSError as error:
+            if not sending:  # the producer's own
+                raise
+            stream.leave()  # "raise an OSError if the client is gone" -- ASGI 2.4
             raise ClientDisconnected from error
 
     async def _hold(self, status: int, pairs: Pairs) -> None:

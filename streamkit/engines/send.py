@@ -66,22 +66,20 @@ _PLAIN_TYPES = frozenset({b"text/html; charset=utf-8", b"application/json", b"te
 
 
 class Loops:
-    """The loops that a middleware has served, for those who ask from a worker thread.
+    """The loop that a middleware serves, for those who ask from a worker thread.
 
-    To ask for the running loop costs CPython 3.10 and 3.11 a system call, so it is asked for
-    only when the one that was running before has ended.
+    To ask for the running loop costs CPython 3.10 and 3.11 a system call, so it is noted at the
+    lifespan's start, at the first request, and whenever a stream is committed.
     """
 
-    __slots__ = ("_loop", "is_running")
+    __slots__ = ("loop",)
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.is_running: Callable[[], bool] = lambda: False  # whether the noted loop still runs
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     def note(self) -> None:
-        """Note the running loop; called on the loop of a request when the noted one has ended."""
-        self._loop = asyncio.get_running_loop()
-        self.is_running = self._loop.is_running
+        """Note the running loop."""
+        self.loop = asyncio.get_running_loop()
 
     def known(self) -> asyncio.AbstractEventLoop | None:
         """The loop of the calling worker thread, where that can be told."""
@@ -93,7 +91,7 @@ class Loops:
                 pass  # not one of anyio's threads
             else:
                 return loop
-        return self._loop if self.is_running() else None
+        return self.loop if self.loop is not None and self.loop.is_running() else None
 
 
 class ScopeStream(LoopWaits):
@@ -334,6 +332,7 @@ class ScopeStream(LoopWaits):
 
     def _fix_own_head(self) -> None:
         assert self.scope is not None
+        self.loops.note()
         self.request = Request.of_scope(self.scope)
         self._fix_head()
         self.phase = OWN
@@ -608,7 +607,17 @@ async def _both(send: Send, start: Message | None, body: Message) -> None:
 
 def encoded(pairs: Pairs) -> ASGIHeaders:
     """Headers as ASGI wants them: lower-case names, and bytes."""
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+    return [_ENCODED.get(pair) or _encoded(pair) for pair in pairs]
+
+
+_ENCODED: dict[tuple[str, str], tuple[bytes, bytes]] = {}  # fields seen before
+
+
+def _encoded(pair: tuple[str, str]) -> tuple[bytes, bytes]:
+    field = (pair[0].lower().encode("latin-1"), pair[1].encode("latin-1"))
+    if len(_ENCODED) < 256:
+        _ENCODED[pair] = field
+    return field
 
 
 def body_message(chunk: bytes, *, more: bool) -> Message:

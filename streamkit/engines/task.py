@@ -9,6 +9,7 @@ Rule: the twin of `thread`; only `await` differs.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, nullcontext
@@ -133,9 +134,10 @@ class LoopStream(Channel, LoopWaits):
     def close(self) -> Awaitable[None]:
         if self.closed:
             return DONE
-        committing = self.commit()
-        if self._head is None:  # hooks of the commit run first
-            return self._keep(self._close_after(committing))
+        if self._head is None:
+            committing = self.commit()
+            if self._head is None:  # hooks of the commit run first
+                return self._keep(self._close_after(committing))
         error = self._complete()
         if error is not None:
             self._keep(fail_async(self, error, self._end))
@@ -194,7 +196,20 @@ class TaskStream(LoopStream):
             if room >= 0:
                 return _READY.get(size) or _ready(size)
             return self._wait_for_room(size)
+        if self._head is None and type(data) is bytes and data and self._commits_with(data):
+            return _ready(len(data))
         return self._write(data)
+
+    def _commits_with(self, chunk: bytes) -> bool:
+        """Commit and take the first chunk in one step, where no hook stands between them."""
+        if self._committer is not None or self._state is not State.STARTED or self._commit_hooks:
+            return False
+        self._check_open(len(chunk))
+        self._commit_now()
+        if not self._direct or len(chunk) > self._room:
+            return False  # the usual way sees to the rest
+        self._append(chunk)
+        return True
 
 
 class BridgeStream(LoopStream):
@@ -228,6 +243,9 @@ class BridgeStream(LoopStream):
             self._task.cancel()
 
 
+# From CPython 3.12 on a task may run at once, up to its first wait: most need no turn of the loop.
+EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
 _kept: set[asyncio.Task[Any]] = set()
 
 
@@ -240,8 +258,11 @@ def keep(task: asyncio.Task[Result]) -> asyncio.Task[Result]:
 
 def start(stream: LoopStream, context: Context | None) -> asyncio.Task[None]:
     """Run the stream's producer as a task of its loop; `context` None is a copy of the current one."""
+    loop = stream._loop
     if context is None:
-        return stream._loop.create_task(run(stream))
+        if EAGER and loop.get_task_factory() is None:
+            return asyncio.Task(run(stream), loop=loop, **EAGER)
+        return loop.create_task(run(stream))
     return context.run(stream._loop.create_task, run(stream))
 
 
@@ -263,7 +284,10 @@ async def run(stream: LoopStream) -> None:
         await fail_async(stream, error, stream._end)
         del error
         return
-    await end_of_producer(stream, response)
+    if stream._head is None or stream._limit is not None or response.keep_open:
+        await end_of_producer(stream, response)
+    else:
+        stream.close()
 
 
 async def enter_all(opened: AsyncExitStack, resources: tuple[Any, ...]) -> None:
