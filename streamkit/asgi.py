@@ -31,19 +31,10 @@ from .engines.ending import (
     settle_async,
 )
 from .engines.inbox import Inbox
+from .engines.messages import body_message, encoded, plain_answer, send_whole, spooled, uncancel
 from .engines.pull import UNBOUNDED, AsyncPull
-from .engines.send import (
-    NEW,
-    OVER,
-    Loops,
-    ScopeStream,
-    body_message,
-    encoded,
-    plain_answer,
-    send_whole,
-    spooled,
-    uncancel,
-)
+from .engines.relay import NEW, OVER, Loops
+from .engines.send import ScopeStream
 from .engines.spool import Spool
 from .engines.task import TaskStream
 from .engines.thread import ThreadStream

@@ -20,7 +20,7 @@ from .syntax import check_name, check_value
 from .types import EngineName
 
 if TYPE_CHECKING:
-    from .core.stream import BaseStream
+    from .core.base import BaseStream
 
 __all__ = ["Options"]
 

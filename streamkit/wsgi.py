@@ -10,18 +10,18 @@ iterable is returned; until then an error is a real 500, raised to whoever would
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import copy_context
-from typing import Any, TypeAlias
+from typing import Any
 
+from .core.base import BaseStream
 from .core.commit import State, after
 from .core.context import inherited
 from .core.framing import Body, Request, frame, has_body
 from .core.headers import Pairs, is_streaming, value_of
 from .core.response import StreamingResponse, carried_out_by
-from .core.stream import BaseStream
 from .engines import thread
+from .engines.bodies import ChannelStream, HeldBody, Reader, discard, head_only, refuse, reject, started
 from .engines.ending import (
     WSGI_LOG,
     fail,
@@ -30,10 +30,8 @@ from .engines.ending import (
     needs_settling,
     outcome_of,
     settle,
-    settle_async,
 )
 from .engines.pull import UNBOUNDED, Pull
-from .engines.spool import Spool
 from .engines.task import BridgeStream
 from .engines.thread import ThreadStream
 from .engines.wholeapp import AppStream
@@ -41,20 +39,16 @@ from .engines.write import Answer, RequestStream
 from .errors import (
     ApplicationFailed,
     BufferLimitExceeded,
-    ClientDisconnected,
     NotAnApplication,
     ProtocolViolation,
 )
 from .options import Options
 from .syntax import status_line
-from .types import Environ, Outcome, StartResponse, WSGIApp
+from .types import Environ, StartResponse, WSGIApp
 
 __all__ = ["StreamingMiddleware", "respond"]
 
 KEY = "streamkit.stream"
-
-ChannelStream: TypeAlias = "ThreadStream | BridgeStream"
-Reader: TypeAlias = "ThreadStream | BridgeStream | Pull"
 
 _DEFAULTS = Options()
 
@@ -216,11 +210,11 @@ def _sent(stream: RequestStream) -> Iterable[bytes]:
     failure, spool = stream._error, stream.spool
     if isinstance(failure, BufferLimitExceeded):
         settle(stream, "failed")
-        return _refuse(stream.start_response, failure, spool)
+        return refuse(stream.start_response, failure, spool)
     if spool is not None and failure is None and stream._head is not None:
         status, pairs = stream._head
         stream.start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
-        return _Whole(spool, stream)
+        return HeldBody(spool, stream)
     if spool is not None:
         spool.close()
     settle(stream, outcome_of(stream))
@@ -275,17 +269,17 @@ def respond(
     if isinstance(outer, (RequestStream, AppStream)):
         outer.is_carried_by(stream)
     if request.version < (1, 1) and options.http10 == "reject":
-        _discard(stream, response)
-        return _reject(start_response)
+        discard(stream, response)
+        return reject(start_response)
     if request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
-        return _head_only(stream, response, start_response)
+        return head_only(stream, response, start_response)
     if reader is stream:
         context = inherited(options.excluded_context)
         if isinstance(stream, BridgeStream):
             stream.start(context)
         else:
             thread.start(stream, context)
-    return _started(stream, reader, start_response, options.commit_after_for(response.media_type))
+    return started(stream, reader, start_response, options.commit_after_for(response.media_type))
 
 
 def _reader(
@@ -307,204 +301,6 @@ def _reader(
         return stream, stream
     stream = ThreadStream(options, request, WSGI_LOG, response, UNBOUNDED)
     return stream, Pull(stream, inherited(options.excluded_context))
-
-
-def _started(
-    stream: ChannelStream, reader: Reader, start_response: StartResponse, commit_after: float | None
-) -> Iterable[bytes]:
-    """Wait for the head, hand it to the server, and return the body."""
-    try:
-        if not reader.wait_head(commit_after):
-            _commit(stream)
-        if stream._head is None:
-            stream.raise_error()
-            raise ClientDisconnected
-        if stream._body is Body.WHOLE:
-            return _whole(stream, reader, start_response)
-        start_response(status_line(stream._head[0]), stream._head[1])
-        if stream.foreign and stream._body is not Body.STREAM:
-            return _cut(stream, reader)
-    except BaseException:
-        reader.leave()
-        if stream._outcome is None:
-            stream._failed = True
-            _settle(stream, "aborted" if stream._abort is not None else "failed")
-        raise
-    return _Body(stream, reader)
-
-
-def _cut(stream: ChannelStream, reader: Reader) -> Iterable[bytes]:
-    """A body that its request or status does not have, and whose head came with it."""
-    stream._end(None)
-    _settle(stream, "finished")
-    reader.leave()
-    return iter((b"",))
-
-
-def _commit(stream: ChannelStream) -> None:
-    if isinstance(stream, BridgeStream):
-        asyncio.run_coroutine_threadsafe(_commit_bridge(stream), stream._loop).result()
-    else:
-        stream.commit()
-
-
-async def _commit_bridge(stream: BridgeStream) -> None:
-    await stream.commit()
-
-
-def _settle(stream: ChannelStream, outcome: Outcome, *, waits: bool = True) -> None:
-    """Set the outcome; the hooks of an asynchronous stream run on its loop."""
-    if not isinstance(stream, BridgeStream):
-        settle(stream, outcome)
-        return
-    if stream._outcome is not None:
-        return
-    told = asyncio.run_coroutine_threadsafe(settle_async(stream, outcome), stream._loop)
-    if waits:
-        told.result()
-
-
-class _Body:
-    """The iterable that the server sends; it never knows how the chunks are made."""
-
-    def __init__(self, stream: ChannelStream, reader: Reader) -> None:
-        self._stream = stream
-        self._reader = reader
-        # A commit without a chunk: an empty one makes most servers send the head.
-        self._flushes = not stream._chunks and not stream._done
-        self._over = False
-
-    def __iter__(self) -> _Body:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._flushes:
-            self._flushes = False
-            return b""
-        if self._over:
-            raise StopIteration
-        try:
-            chunk = self._reader.next_chunk()
-        except BaseException:
-            self._over = True
-            self._stream._failed = True
-            linger(self._stream)
-            _settle(self._stream, outcome_of(self._stream))
-            raise
-        if chunk is None:
-            self._over = True
-            _settle(self._stream, outcome_of(self._stream))
-            raise StopIteration
-        return chunk
-
-    def close(self) -> None:
-        """The server is done, or the client gone. Never raises: it could only spoil a whole body."""
-        if self._over:
-            return
-        self._over = True
-        if not self._stream.ended:
-            self._reader.leave()
-        _settle(self._stream, outcome_of(self._stream))
-
-    def __del__(self) -> None:
-        if not self._over:
-            self._over = True
-            self._reader.abandon()
-            _settle(self._stream, outcome_of(self._stream), waits=False)
-
-
-class _Whole:
-    """A body that was held, in pieces."""
-
-    def __init__(self, spool: Spool, stream: Any) -> None:
-        self._pieces = spool.pieces()
-        self._spool = spool
-        self._stream = stream
-
-    def __iter__(self) -> _Whole:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            return next(self._pieces)
-        except StopIteration:
-            _settle(self._stream, outcome_of(self._stream))
-            raise
-
-    def close(self) -> None:
-        self._pieces.close()  # type: ignore[attr-defined]
-        self._spool.close()
-        if self._stream._outcome is None:
-            self._stream._connected = False
-            _settle(self._stream, "disconnected")
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def _whole(stream: ChannelStream, reader: Reader, start_response: StartResponse) -> Iterable[bytes]:
-    """Hold the body until it is complete; an error until then is a real 500."""
-    spool = Spool(stream.options.http10_limit)
-    try:
-        while (chunk := reader.next_chunk()) is not None:
-            spool.write(chunk)
-    except BufferLimitExceeded as error:
-        stream._failed = True
-        stream.refuse(error)
-        if isinstance(reader, Pull):
-            reader.leave()
-        _settle(stream, "failed")
-        return _refuse(start_response, error, spool)
-    except BaseException:
-        spool.close()
-        raise
-    assert stream._head is not None
-    status, pairs = stream._head
-    start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
-    return _Whole(spool, stream)
-
-
-def _plain_answer(start_response: StartResponse, status: int, text: str) -> Iterable[bytes]:
-    body = text.encode()
-    start_response(
-        status_line(status),
-        [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))],
-    )
-    return [body]
-
-
-def _reject(start_response: StartResponse) -> Iterable[bytes]:
-    return _plain_answer(start_response, 505, "This response needs HTTP/1.1 or later.\n")
-
-
-def _refuse(
-    start_response: StartResponse, error: BufferLimitExceeded, spool: Spool | None
-) -> Iterable[bytes]:
-    if spool is not None:
-        spool.close()
-    WSGI_LOG.warning("answered 505: %s", error)
-    return _plain_answer(start_response, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n")
-
-
-def _head_only(
-    stream: ChannelStream, response: StreamingResponse, start_response: StartResponse
-) -> Iterable[bytes]:
-    """The head as for GET; the producer never runs."""
-    _commit(stream)
-    assert stream._head is not None
-    start_response(status_line(stream._head[0]), stream._head[1])
-    _discard(stream, response)
-    return iter((b"",))  # hypercorn wants a chunk, and no other server minds an empty one
-
-
-def _discard(stream: ChannelStream, response: StreamingResponse) -> None:
-    """End a stream whose producer is not to run."""
-    stream._end(None)
-    try:
-        thread.close_iterator(response.producer, response.producer)
-    except Exception as error:
-        log_error(stream, "closing the iterable failed", error)
-    _settle(stream, "finished")
 
 
 carried_out_by(wsgi=respond)
@@ -559,16 +355,16 @@ def _cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[by
         stream._status = int(outer.answer[0][:3])
     reader = Pull(stream, None)
     if request.version < (1, 1) and options.http10 == "reject":
-        _discard(stream, response)
-        return _reject(outer.start_response)
+        discard(stream, response)
+        return reject(outer.start_response)
     if outer.answer is not None and (request.method == "HEAD" or not has_body(stream._status)):
-        return _head_only(stream, response, outer.start_response)
+        return head_only(stream, response, outer.start_response)
 
     def start_response(status: str, headers: Pairs, exc_info: Any = None) -> Any:
         said = outer.answer[0] if outer.answer is not None else status
         return outer.start_response(said if said[:3] == status[:3] else status, headers)
 
-    return _started(stream, reader, start_response, None)
+    return started(stream, reader, start_response, None)
 
 
 # ---------------------------------------------------------------- the whole app on a worker
@@ -582,7 +378,7 @@ def _carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterabl
     on_worker.start_app(app, environ, copy_context())
     on_worker.wait_head()
     if on_worker.returned is None:
-        return _started(on_worker, on_worker, stream.start_response, None)
+        return started(on_worker, on_worker, stream.start_response, None)
     environ[KEY] = stream
     if needs_settling(on_worker) and on_worker.carried is None:
         settle(on_worker, "finished")

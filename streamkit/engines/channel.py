@@ -18,10 +18,10 @@ import threading
 from collections.abc import Callable
 from typing import TypeAlias
 
+from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body, Request
 from ..core.response import StreamingResponse
-from ..core.stream import BaseStream
 from ..errors import BodyTooShort, ClientDisconnected, StreamAborted, StreamClosed, StreamError
 from ..options import Options
 from ..types import Outcome

@@ -16,10 +16,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ..core.base import BaseStream
 from ..core.completion import ENDS_CLEANLY, completion_for
 from ..core.framing import Body
 from ..core.headers import media_type_of
-from ..core.stream import AsyncResponseStream, BaseStream, ResponseStream
+from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import ClientDisconnected, StreamClosed
 from ..types import Outcome
 from .waits import reached

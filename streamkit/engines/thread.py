@@ -14,10 +14,10 @@ from contextlib import ExitStack
 from contextvars import Context
 from typing import Any
 
+from ..core.base import BaseStream
 from ..core.commit import State
 from ..core.producers import Kind, check_returned
 from ..core.response import StreamingResponse
-from ..core.stream import BaseStream
 from ..errors import ClientDisconnected, StreamError
 from ..types import Chunk
 from .channel import Channel

@@ -14,8 +14,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from ..core.base import Hook
 from ..core.headers import Headers
-from ..core.stream import AsyncResponseStream, Hook, ResponseStream
+from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import StreamError
 from ..types import Chunk, Outcome
 from .pool import pool

@@ -13,7 +13,8 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import wait as wait_for_futures
 from typing import Literal
 
-from ..core.stream import AsyncResponseStream, BaseStream, ResponseStream
+from ..core.base import BaseStream
+from ..core.stream import AsyncResponseStream, ResponseStream
 
 Milestone = Literal["_when_committed", "_when_finished"]
 

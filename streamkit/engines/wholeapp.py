@@ -11,8 +11,8 @@ from __future__ import annotations
 from contextvars import Context
 from typing import Any
 
+from ..core.base import BaseStream
 from ..core.framing import Body
-from ..core.stream import BaseStream
 from ..errors import ApplicationFailed
 from ..types import Environ, WSGIApp
 from .ending import fail, log_error

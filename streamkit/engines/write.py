@@ -16,9 +16,9 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body, Request
-from ..core.stream import BaseStream
 from ..errors import (
     ClientDisconnected,
     EngineUnavailable,

@@ -1,0 +1,323 @@
+"""What both kinds of response stream share: the head, the hooks, the end.
+
+Rule: nothing here sends, waits or logs. Each attribute has its default on the class, so
+that a stream nobody touches costs its engine's few attributes and no more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from werkzeug.http import dump_cookie
+
+from ..errors import (
+    AlreadyCommitted,
+    BodyNotAllowed,
+    BodyTooLong,
+    BodyTooShort,
+    ClientDisconnected,
+    InvalidTimeout,
+    StreamAborted,
+    StreamClosed,
+    UnsupportedData,
+)
+from ..options import Options
+from ..syntax import check_status
+from ..types import Chunk, Outcome
+from .commit import State, after
+from .framing import Body, Request, frame, has_body
+from .headers import Headers, Pairs, charset_of, finished, value_of
+
+if TYPE_CHECKING:
+    from .response import StreamingResponse
+
+DEFAULT_CONTENT_TYPE = "text/plain; charset=utf-8"
+HTTP11 = Request("GET", (1, 1), False)
+
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+HookName = Literal["commit", "error", "finish"]
+
+
+class BaseStream:
+    """The head, the hooks and the end of one response, without the body's journey."""
+
+    response: StreamingResponse | None = None  # the description, where there is one
+    options: Options = Options()
+    request: Request = HTTP11
+    ignore_disconnect: bool = False
+    foreign: bool = False  # made by other code, passing through
+    imperative: bool = False  # written by an application that runs whatever the method
+
+    _status: int = 200
+    _pairs: Pairs = []  # noqa: RUF012  # the head as described; never changed in place
+    _headers: Headers | None = None  # the same, once somebody has asked for it
+    _head: tuple[int, Pairs] | None = None  # the head as it leaves
+    _state: State = State.STARTED
+    _body: Body = Body.STREAM
+    _limit: int | None = None  # the declared length in bytes
+    _accepted: int = 0  # bytes taken against it
+    _charset: str | None = None
+    _tail: bytes = b"\n"  # the last bytes handed over
+    _connected: bool = True
+    _outcome: Outcome | None = None
+    _failure: BaseException | None = None  # the last error of the producer
+    _failed: bool = False  # and no hook has mended it
+    _lingers: bool = False  # the cut waits for the completion to be read
+    _abort: StreamAborted | None = None
+    _error_hooks: list[Callable[..., Any]] | None = None
+    _commit_hooks: deque[Callable[..., Any]] | None = None
+    _finish_hooks: deque[Callable[..., Any]] | None = None
+    _when_committed: Any = None  # the milestones of `engines.waits`
+    _when_finished: Any = None
+
+    # -- the head
+
+    @property
+    def status(self) -> int:
+        """The status code. Setting it after the commit raises `AlreadyCommitted`."""
+        return self._status
+
+    @status.setter
+    def status(self, status: int) -> None:
+        status = check_status(status)
+        self._check_uncommitted("change the status")
+        self._status = status
+        self._check_uncommitted("change the status")  # a commit may have come between
+
+    @property
+    def headers(self) -> Headers:
+        """The headers. Changing them after the commit raises `AlreadyCommitted`."""
+        headers = self._headers
+        if headers is None:
+            head = self._head
+            made = Headers(head[1] if head is not None else self._pairs)
+            headers = self.__dict__.setdefault("_headers", made)
+            if self._state is not State.STARTED:
+                headers.freeze()
+        return headers
+
+    def set_cookie(
+        self,
+        key: str,
+        value: str = "",
+        *,
+        max_age: timedelta | int | None = None,
+        expires: str | datetime | int | float | None = None,
+        path: str | None = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        httponly: bool = False,
+        samesite: str | None = None,
+        partitioned: bool = False,
+    ) -> None:
+        """Add a Set-Cookie header (RFC 6265); `max_age` in seconds. Until the commit."""
+        self._check_uncommitted("set a cookie")
+        self.headers.add(
+            "Set-Cookie",
+            dump_cookie(
+                key,
+                value,
+                max_age=max_age,
+                expires=expires,
+                path=path,
+                domain=domain,
+                secure=secure,
+                httponly=httponly,
+                samesite=samesite,
+                partitioned=partitioned,
+            ),
+        )
+
+    def _check_uncommitted(self, what: str) -> None:
+        if self._state is not State.STARTED:
+            raise AlreadyCommitted(what)
+
+    @property
+    def content_type(self) -> str:
+        """The Content-Type as it stands now."""
+        pairs: Iterable[tuple[str, str]] = self._pairs if self._headers is None else self._headers
+        return value_of(pairs, "content-type") or DEFAULT_CONTENT_TYPE
+
+    # -- what has happened
+
+    @property
+    def committed(self) -> bool:
+        """Whether the head is fixed: it has left, or is on its way."""
+        return self._state not in (State.NEW, State.STARTED)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can be written: closed, aborted, or ended by the server."""
+        return self._state in (State.FINISHED, State.ABORTED) or self._outcome is not None
+
+    @property
+    def connected(self) -> bool:
+        """False once the client is known to have left."""
+        return self._connected
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the stream ended; None while it has not."""
+        return self._outcome
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of the body that were handed to the server."""
+        raise NotImplementedError
+
+    @property
+    def at_line_start(self) -> bool:
+        """Whether what was written so far ends with a line's end, or nothing was written."""
+        return self._tail.endswith((b"\n", b"\r"))
+
+    # -- hooks
+
+    def on_commit(self, hook: Hook) -> Hook:
+        """Call `hook(stream)` just before the head is fixed; it may still change headers."""
+        self._hooks("commit").append(hook)
+        if self.committed:
+            self._run_late(self._taken("commit"))
+        return hook
+
+    def on_error(self, hook: Hook) -> Hook:
+        """Call `hook(stream, error)` once for each error after the commit; it may still write."""
+        self.__dict__.setdefault("_error_hooks", []).append(hook)
+        if self._failure is not None and self.committed:
+            self._run_late([hook], self._failure)
+        return hook
+
+    def on_finish(self, hook: Hook) -> Hook:
+        """Call `hook(stream)` once when the stream has ended, however it ended."""
+        self._hooks("finish").append(hook)
+        if self._outcome is not None:
+            self._run_late(self._taken("finish"))
+        return hook
+
+    def _hooks(self, name: HookName) -> deque[Callable[..., Any]]:
+        hooks: deque[Callable[..., Any]] = self.__dict__.setdefault(f"_{name}_hooks", deque())
+        return hooks
+
+    def _taken(self, name: HookName) -> list[Callable[..., Any]]:
+        """The hooks of this name, each handed out once, whichever thread asks."""
+        # Not by `__dict__`: asking an object for it slows all its attributes down for good (CPython 3.11).
+        hooks: deque[Callable[..., Any]] | None = getattr(self, f"_{name}_hooks")
+        taken: list[Callable[..., Any]] = []
+        while hooks:
+            try:
+                taken.append(hooks.popleft())
+            except IndexError:  # another thread took the last one
+                break
+        return taken
+
+    def _error_calls(self) -> list[Callable[..., Any]]:
+        """Whom to tell of an error after the commit."""
+        described = self.response.on_error if self.response is not None else None
+        calls = [described, *(self._error_hooks or ()), self.options.on_error]
+        return [call for call in calls if call is not None]
+
+    def _finish_calls(self) -> list[Callable[[], Any]]:
+        """Whom to tell of the end, as calls without arguments."""
+        calls: list[Callable[[], Any]] = []
+        if self.response is not None and self.response.callback is not None:
+            calls.append(self.response.callback)
+        hooks = self._taken("finish")
+        if self.options.on_finish is not None:
+            hooks.append(self.options.on_finish)
+        calls.extend(partial(hook, self) for hook in hooks)
+        return calls
+
+    def _run_late(self, hooks: list[Callable[..., Any]], *details: Any) -> None:
+        """Run hooks that came after their moment."""
+        for hook in hooks:
+            hook(self, *details)
+
+    # -- decisions that the engines share
+
+    def _fix_head(self) -> None:
+        """Commit: from here on status and headers are what will be sent."""
+        self._state = after(self._state, "commit")
+        headers = self._headers
+        if headers is not None:
+            headers.freeze()
+        response = self.response
+        length = response.content_length if response is not None else None
+        self._body = body = frame(
+            self.request,
+            self._status,
+            content_length=length,
+            endless=response is not None and response.endless,
+            http10=self.options.http10,
+        )
+        if length is not None and body is Body.STREAM:
+            self._limit = length
+        pairs = finished(
+            self._pairs if headers is None else list(headers),
+            self.options,
+            self._status,
+            body,
+            content_length=length,
+            default_type=None if self.foreign else DEFAULT_CONTENT_TYPE,
+            foreign=self.foreign,
+        )
+        self._head = (self._status, pairs)
+
+    def _encode(self, chunk: Chunk) -> bytes:
+        """The chunk as bytes of its own; `UnsupportedData` if it is neither text nor bytes."""
+        if isinstance(chunk, str):
+            charset = self._charset
+            if charset is None:
+                charset = self._charset = charset_of(self.content_type)
+            return chunk.encode(charset)
+        if isinstance(chunk, (bytes, bytearray, memoryview)):
+            return bytes(chunk)
+        raise UnsupportedData(chunk)
+
+    def _check_open(self, size: int) -> None:
+        """Refuse a write that can never be sent, before it commits anything."""
+        if self._abort is not None:
+            raise StreamClosed(f"cannot write to a closed stream: {self._abort}")
+        if self.closed and self._connected:
+            raise StreamClosed("cannot write to a closed stream")
+        if size and not has_body(self._status):
+            raise BodyNotAllowed(self._status)
+
+    def _admits(self, size: int) -> bool:
+        """Whether a write of this size is to be sent; False: it is dropped on purpose."""
+        self._check_open(size)
+        if not self._connected:
+            if self.ignore_disconnect:
+                return False
+            raise ClientDisconnected
+        if self._limit is not None and self._accepted + size > self._limit:
+            raise BodyTooLong(self._limit, self._accepted + size)
+        if size and self.imperative and self._body is Body.UNSENT:
+            raise ClientDisconnected  # nobody reads the body of a HEAD: the application may stop
+        return size > 0 and self._body not in (Body.UNSENT, Body.NONE)
+
+    def _shortfall(self) -> BodyTooShort | None:
+        """The error of a body that ends before its declared length."""
+        limit = self._limit
+        if limit is None or self._accepted == limit or not self._connected:
+            return None
+        return BodyTooShort(limit, self._accepted)
+
+    def _claim(self, outcome: Outcome) -> bool:
+        """Set the outcome; False if it was set before. One caller wins, whatever the threads."""
+        token = object()
+        if self.__dict__.setdefault("_settled", token) is not token:
+            return False
+        self._outcome = outcome
+        return True
+
+    @staticmethod
+    def _check_timeout(timeout: float | None) -> None:
+        if timeout is not None and (not isinstance(timeout, (int, float)) or not timeout >= 0):
+            raise InvalidTimeout(timeout)
+
+    def __repr__(self) -> str:
+        what = self._outcome or self._state.value
+        return f"<{type(self).__name__} {self._status} {what}>"

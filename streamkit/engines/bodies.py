@@ -1,0 +1,223 @@
+"""The iterables that a WSGI server sends, and how they begin and end.
+
+Rule: the server's `start_response` is called here, once, when the head is known; until then
+an error is raised to whoever asked for the body. A body closes its stream on every path:
+exhaustion, an error, `close()`, and the collector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from ..core.framing import Body
+from ..core.response import StreamingResponse
+from ..errors import BufferLimitExceeded, ClientDisconnected
+from ..syntax import status_line
+from ..types import Outcome, StartResponse
+from . import thread
+from .ending import WSGI_LOG, linger, log_error, outcome_of, settle, settle_async
+from .pull import Pull
+from .spool import Spool
+from .task import BridgeStream
+from .thread import ThreadStream
+
+ChannelStream: TypeAlias = "ThreadStream | BridgeStream"
+Reader: TypeAlias = "ThreadStream | BridgeStream | Pull"
+
+
+def started(
+    stream: ChannelStream, reader: Reader, start_response: StartResponse, commit_after: float | None
+) -> Iterable[bytes]:
+    """Wait for the head, hand it to the server, and return the body."""
+    try:
+        if not reader.wait_head(commit_after):
+            _commit(stream)
+        if stream._head is None:
+            stream.raise_error()
+            raise ClientDisconnected
+        if stream._body is Body.WHOLE:
+            return _whole(stream, reader, start_response)
+        start_response(status_line(stream._head[0]), stream._head[1])
+        if stream.foreign and stream._body is not Body.STREAM:
+            return _cut(stream, reader)
+    except BaseException:
+        reader.leave()
+        if stream._outcome is None:
+            stream._failed = True
+            settle_any(stream, "aborted" if stream._abort is not None else "failed")
+        raise
+    return StreamBody(stream, reader)
+
+
+def _cut(stream: ChannelStream, reader: Reader) -> Iterable[bytes]:
+    """A body that its request or status does not have, and whose head came with it."""
+    stream._end(None)
+    settle_any(stream, "finished")
+    reader.leave()
+    return iter((b"",))
+
+
+def _commit(stream: ChannelStream) -> None:
+    if isinstance(stream, BridgeStream):
+        asyncio.run_coroutine_threadsafe(_commit_bridge(stream), stream._loop).result()
+    else:
+        stream.commit()
+
+
+async def _commit_bridge(stream: BridgeStream) -> None:
+    await stream.commit()
+
+
+def settle_any(stream: ChannelStream, outcome: Outcome, *, waits: bool = True) -> None:
+    """Set the outcome; the hooks of an asynchronous stream run on its loop."""
+    if not isinstance(stream, BridgeStream):
+        settle(stream, outcome)
+        return
+    if stream._outcome is not None:
+        return
+    told = asyncio.run_coroutine_threadsafe(settle_async(stream, outcome), stream._loop)
+    if waits:
+        told.result()
+
+
+class StreamBody:
+    """The iterable that the server sends; it never knows how the chunks are made."""
+
+    def __init__(self, stream: ChannelStream, reader: Reader) -> None:
+        self._stream = stream
+        self._reader = reader
+        # A commit without a chunk: an empty one makes most servers send the head.
+        self._flushes = not stream._chunks and not stream._done
+        self._over = False
+
+    def __iter__(self) -> StreamBody:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._flushes:
+            self._flushes = False
+            return b""
+        if self._over:
+            raise StopIteration
+        try:
+            chunk = self._reader.next_chunk()
+        except BaseException:
+            self._over = True
+            self._stream._failed = True
+            linger(self._stream)
+            settle_any(self._stream, outcome_of(self._stream))
+            raise
+        if chunk is None:
+            self._over = True
+            settle_any(self._stream, outcome_of(self._stream))
+            raise StopIteration
+        return chunk
+
+    def close(self) -> None:
+        """The server is done, or the client gone. Never raises: it could only spoil a whole body."""
+        if self._over:
+            return
+        self._over = True
+        if not self._stream.ended:
+            self._reader.leave()
+        settle_any(self._stream, outcome_of(self._stream))
+
+    def __del__(self) -> None:
+        if not self._over:
+            self._over = True
+            self._reader.abandon()
+            settle_any(self._stream, outcome_of(self._stream), waits=False)
+
+
+class HeldBody:
+    """A body that was held, in pieces."""
+
+    def __init__(self, spool: Spool, stream: Any) -> None:
+        self._pieces = spool.pieces()
+        self._spool = spool
+        self._stream = stream
+
+    def __iter__(self) -> HeldBody:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._pieces)
+        except StopIteration:
+            settle_any(self._stream, outcome_of(self._stream))
+            raise
+
+    def close(self) -> None:
+        self._pieces.close()  # type: ignore[attr-defined]
+        self._spool.close()
+        if self._stream._outcome is None:
+            self._stream._connected = False
+            settle_any(self._stream, "disconnected")
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _whole(stream: ChannelStream, reader: Reader, start_response: StartResponse) -> Iterable[bytes]:
+    """Hold the body until it is complete; an error until then is a real 500."""
+    spool = Spool(stream.options.http10_limit)
+    try:
+        while (chunk := reader.next_chunk()) is not None:
+            spool.write(chunk)
+    except BufferLimitExceeded as error:
+        stream._failed = True
+        stream.refuse(error)
+        if isinstance(reader, Pull):
+            reader.leave()
+        settle_any(stream, "failed")
+        return refuse(start_response, error, spool)
+    except BaseException:
+        spool.close()
+        raise
+    assert stream._head is not None
+    status, pairs = stream._head
+    start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
+    return HeldBody(spool, stream)
+
+
+def _plain_answer(start_response: StartResponse, status: int, text: str) -> Iterable[bytes]:
+    body = text.encode()
+    start_response(
+        status_line(status),
+        [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))],
+    )
+    return [body]
+
+
+def reject(start_response: StartResponse) -> Iterable[bytes]:
+    return _plain_answer(start_response, 505, "This response needs HTTP/1.1 or later.\n")
+
+
+def refuse(start_response: StartResponse, error: BufferLimitExceeded, spool: Spool | None) -> Iterable[bytes]:
+    if spool is not None:
+        spool.close()
+    WSGI_LOG.warning("answered 505: %s", error)
+    return _plain_answer(start_response, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n")
+
+
+def head_only(
+    stream: ChannelStream, response: StreamingResponse, start_response: StartResponse
+) -> Iterable[bytes]:
+    """The head as for GET; the producer never runs."""
+    _commit(stream)
+    assert stream._head is not None
+    start_response(status_line(stream._head[0]), stream._head[1])
+    discard(stream, response)
+    return iter((b"",))  # hypercorn wants a chunk, and no other server minds an empty one
+
+
+def discard(stream: ChannelStream, response: StreamingResponse) -> None:
+    """End a stream whose producer is not to run."""
+    stream._end(None)
+    try:
+        thread.close_iterator(response.producer, response.producer)
+    except Exception as error:
+        log_error(stream, "closing the iterable failed", error)
+    settle_any(stream, "finished")

@@ -1,0 +1,68 @@
+"""ASGI's messages, and the few ways of sending them.
+
+Rule: nothing here knows a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ..core.headers import Pairs
+from ..types import ASGIHeaders, Message, Send
+from .spool import Spool
+
+
+def uncancel() -> None:
+    """Take our own cancellation of the current task back (CPython 3.11 counts them)."""
+    take_back: Callable[[], int] | None = getattr(asyncio.current_task(), "uncancel", None)
+    if take_back is not None:
+        take_back()
+
+
+def encoded(pairs: Pairs) -> ASGIHeaders:
+    """Headers as ASGI wants them: lower-case names, and bytes."""
+    return [_ENCODED.get(pair) or _encoded(pair) for pair in pairs]
+
+
+_ENCODED: dict[tuple[str, str], tuple[bytes, bytes]] = {}  # fields seen before
+
+
+def _encoded(pair: tuple[str, str]) -> tuple[bytes, bytes]:
+    field = (pair[0].lower().encode("latin-1"), pair[1].encode("latin-1"))
+    if len(_ENCODED) < 256:
+        _ENCODED[pair] = field
+    return field
+
+
+def body_message(chunk: bytes, *, more: bool) -> Message:
+    """One `http.response.body`."""
+    return {"type": "http.response.body", "body": chunk, "more_body": more}
+
+
+async def plain_answer(send: Send, status: int, text: str) -> None:
+    """A short response in plain text, whole."""
+    body = text.encode()
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    await send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
+    await send(body_message(body, more=False))
+
+
+async def send_whole(send: Send, status: int, pairs: Pairs, spool: Spool) -> None:
+    """Send a body that was held, with its length."""
+    headers = encoded([*pairs, ("Content-Length", str(spool.size))])
+    try:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        for piece in spool.pieces():
+            await send(body_message(piece, more=True))
+        await send(body_message(b"", more=False))
+    finally:
+        spool.close()
+
+
+async def spooled(spool: Spool, chunk: bytes) -> None:
+    """Add to a spool; the disk is not waited for on the loop."""
+    if spool.on_disk:
+        await asyncio.get_running_loop().run_in_executor(None, spool.write, chunk)
+    else:
+        spool.write(chunk)
