@@ -119,7 +119,7 @@ def _answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
         _close_foreign(stream, body)
         return _concluded(stream, None)
     try:
-        if body is None or not hasattr(type(body), "__iter__") or isinstance(body, str):
+        if body is None or not hasattr(type(body), "__iter__") or isinstance(body, (str, bytes)):
             raise ProtocolViolation(
                 f"wanted an iterable of bytes from the application (PEP 3333), got {body!r}"
             )

@@ -18,7 +18,8 @@ from typing import Any
 
 from ..core.base import BaseStream
 from ..core.commit import State, after
-from ..core.framing import Body, Request
+from ..core.framing import Body, Request, frame
+from ..core.headers import finished, is_streaming, value_of
 from ..errors import (
     ClientDisconnected,
     EngineUnavailable,
@@ -91,13 +92,24 @@ class RequestStream(ThreadWaits):
         """PEP 3333's `write` for applications that use it: their head leaves with the first chunk."""
         if self._foreign_write is None and self.early is None:
             self.plain = False
-            self._foreign_write = self.release()
+            self._foreign_write = self._release_foreign()
             if self._foreign_write is None:
                 self.early = []
         if self.early is not None:
             self.early.append(chunk)
         elif self._foreign_write is not None:
             self._foreign_write(chunk)
+
+    def _release_foreign(self) -> Write | None:
+        """The head of a body that the application writes by PEP 3333's own means: a stream's, if it is one."""
+        assert self.answer is not None
+        status, headers, _ = self.answer
+        if value_of(headers, "content-length") is not None and not is_streaming(headers):
+            return self.release()
+        self._prepare()
+        body = frame(self.request, int(status[:3]), endless=True, http10=self.options.http10)
+        head = finished(headers, self.options, int(status[:3]), body, foreign=True, default_type=None)
+        return self.release((status, head))
 
     def release(self, head: tuple[str, WSGIHeaders] | None = None) -> Write | None:
         """Hand the application's answer (or `head` in its place) to the server."""
