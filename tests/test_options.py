@@ -31,7 +31,8 @@ def test_each_rule_has_a_default_that_it_accepts() -> None:
 BAD: list[tuple[str, Any]] = [
     *((name, value) for name in ("commit_after", "heartbeat", "write_timeout", "max_duration", "grace")
       for value in (0, -1, "1", True, float("nan"), float("inf"))),
-    *((name, value) for name in ("high_water", "http10_limit", "max_streams") for value in (0, -1, 1.5, True)),
+    *((name, value) for name in ("high_water", "http10_limit", "max_streams")
+      for value in (0, -1, 1.5, True)),
     ("write_timeout", None),
     ("grace", None),
     ("high_water", None),

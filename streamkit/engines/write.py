@@ -101,7 +101,7 @@ class RequestStream(ThreadWaits):
             self._foreign_write(chunk)
 
     def _release_foreign(self) -> Write | None:
-        """The head of a body that the application writes by PEP 3333's own means: a stream's, if it is one."""
+        """Start a body that the application writes by PEP 3333's own means: as a stream, if it is one."""
         assert self.answer is not None
         status, headers, _ = self.answer
         if value_of(headers, "content-length") is not None and not is_streaming(headers):
