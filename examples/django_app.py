@@ -24,8 +24,7 @@ from django.urls import path
 
 import streamkit
 
-# A client that takes nothing for 30 seconds is gone.
-OPTIONS = {"write_timeout": 30, "headers": {"X-Served-By": "streamkit"}}
+OPTIONS = {"http10_limit": 16 * 1024 * 1024, "headers": {"X-Served-By": "streamkit"}}
 settings.configure(ALLOWED_HOSTS=["127.0.0.1"], ROOT_URLCONF=__name__, SECRET_KEY="only an example")
 
 
@@ -43,9 +42,8 @@ def ticks(request: HttpRequest) -> StreamingHttpResponse:
             yield f"tick {number}\n"
             time.sleep(0.5)
 
-    async def lines_async() -> AsyncIterator[
-        str
-    ]:  # under ASGI, Django would first collect all that `lines` yields
+    # Under ASGI, Django would first collect all that `lines` yields.
+    async def lines_async() -> AsyncIterator[str]:
         for number in range(1, 6):
             yield f"tick {number}\n"
             await asyncio.sleep(0.5)

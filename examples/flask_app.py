@@ -17,8 +17,7 @@ from flask import Flask, request
 
 import streamkit
 
-# A client that takes nothing for 30 seconds is gone.
-OPTIONS = {"write_timeout": 30, "headers": {"X-Served-By": "streamkit"}}
+OPTIONS = {"http10_limit": 16 * 1024 * 1024, "headers": {"X-Served-By": "streamkit"}}
 
 app = Flask(__name__)
 app.wsgi_app = streamkit.wrap(app.wsgi_app, OPTIONS)  # type: ignore[method-assign]

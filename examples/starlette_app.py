@@ -20,8 +20,7 @@ from starlette.routing import Route
 
 import streamkit
 
-# A client that takes nothing for 30 seconds is gone.
-OPTIONS = {"write_timeout": 30, "headers": {"X-Served-By": "streamkit"}}
+OPTIONS = {"http10_limit": 16 * 1024 * 1024, "headers": {"X-Served-By": "streamkit"}}
 
 
 async def ticks(request: Request) -> streamkit.StreamingResponse:
