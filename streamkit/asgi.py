@@ -303,14 +303,15 @@ class _Exchange:
         task.keep(producer)
         if stream.response is not None and stream.response.keep_open and stream._outcome == "finished":
             return
-        if stream.connected or not stream.ignore_disconnect:
-            if not stream._done or not stream.connected:
-                producer.cancel()
-            await asyncio.wait([producer], timeout=_CLEANUP_SECONDS)
-            if not producer.done():
-                ASGI_LOG.warning("%r goes on after its cancellation", stream.response)
-        else:
+        if not stream.connected and stream.ignore_disconnect:
             await asyncio.wait([producer])
+            return
+        is_cancelled = not stream._done or not stream.connected
+        if is_cancelled:
+            producer.cancel()
+        await asyncio.wait([producer], timeout=_CLEANUP_SECONDS)
+        if is_cancelled and not producer.done():
+            ASGI_LOG.warning("%r goes on after its cancellation", stream.response)
 
 
 async def _commit(stream: ChannelStream) -> None:

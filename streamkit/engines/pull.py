@@ -141,13 +141,13 @@ class AsyncPull:
     async def next_chunk_async(self) -> bytes | None:
         """What comes next; None at the end. Raises the iterable's error."""
         stream = self.stream
-        self._turns += 1
-        if not self._turns % TURNS:
-            await asyncio.sleep(0)
         while not stream._chunks:
             if stream._done:
                 stream.raise_error()
                 return None
+            self._turns += 1
+            if not self._turns % TURNS:
+                await asyncio.sleep(0)
             chunk = await self._advance()
             if chunk is not None:
                 return chunk
