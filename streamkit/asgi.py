@@ -70,22 +70,19 @@ class StreamingMiddleware:
             raise NotAnApplication(f"wanted an ASGI application, got {app!r}")
         self.app = app
         self.options = Options.of(options, overrides)
-        self._loops = Loops()
+        self.loops = Loops()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            self._loops.note()
+            self.loops.note()
             await self.app(scope, receive, send)
             return
         # Written out for the response that does not stream: each call here would cost it dearly.
         stream = _new(ScopeStream)
-        stream.options = self.options
+        stream.middleware = self
         stream.scope = scope
         stream.server_receive = receive
         stream.server_send = send
-        stream.loops = loops = self._loops
-        if loops.loop is None:
-            loops.note()
         stream.phase = NEW
         stream.touched = False
         if KEY in scope:

@@ -89,11 +89,9 @@ class StreamingMiddleware:
         answer = stream.answer
         if answer is not None and (type(body) is list or type(body) is tuple) and stream.plain:
             status, headers, exc_info = answer
-            for name, value in headers:
-                if len(name) == 12:
-                    if value in _KNOWN_PLAIN:
-                        break
-                    if is_streaming([(name, value)]):
+            if not headers or headers[0][1] not in _KNOWN_PLAIN:
+                for name, value in headers:
+                    if len(name) == 12 and is_streaming([(name, value)]):
                         return _answered(stream, body)
             stream.environ = None  # it holds the stream, and must not be held by it
             if exc_info is None:

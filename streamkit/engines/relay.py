@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, Protocol
 
 from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body, Request, frame
 from ..core.headers import STREAMING_TYPES, finished, media_type_of
 from ..errors import ClientDisconnected, ProtocolViolation
+from ..options import Options
 from ..types import Message, Receive, Scope, Send
 from .ending import ASGI_LOG, outcome_of, settle_async
 from .inbox import Inbox
@@ -48,7 +49,7 @@ class Loops:
     """The loop that a middleware serves, for those who ask from a worker thread.
 
     To ask for the running loop costs CPython 3.10 and 3.11 a system call, so it is noted at the
-    lifespan's start, at the first request, and whenever a stream is committed.
+    lifespan's start, when a request's body is asked for, and whenever a stream is committed.
     """
 
     __slots__ = ("loop",)
@@ -73,12 +74,19 @@ class Loops:
         return self.loop if self.loop is not None and self.loop.is_running() else None
 
 
+class Middleware(Protocol):
+    """What a request needs of the middleware that it came through."""
+
+    options: Options
+    loops: Loops
+
+
 class Relay(LoopWaits):
     """The application's `receive` and `send`, and what becomes of its messages."""
 
     # What every request needs is in slots: on CPython 3.11 a default on the class makes an
     # attribute five times as slow.
-    __slots__ = ("loops", "options", "phase", "scope", "server_receive", "server_send", "touched")
+    __slots__ = ("middleware", "phase", "scope", "server_receive", "server_send", "touched")
 
     imperative = True
     carried: BaseStream | None = None  # the stream of a description served inside
@@ -100,12 +108,12 @@ class Relay(LoopWaits):
     _log = ASGI_LOG
 
     # Set by the middleware, which makes these objects without a call of `__init__`.
+    middleware: Middleware
     phase: int
     touched: bool  # the end has to be told to somebody
     scope: Scope | None
     server_receive: Receive
     server_send: Send
-    loops: Loops
 
     # -- the application's own messages
 
@@ -114,8 +122,13 @@ class Relay(LoopWaits):
         return self.inbox.receive()
 
     @property
+    def options(self) -> Options:  # type: ignore[override]
+        return self.middleware.options
+
+    @property
     def inbox(self) -> Inbox:
         if self._inbox is None:
+            self.middleware.loops.note()
             self._inbox = Inbox(self.server_receive)
         return self._inbox
 

@@ -88,7 +88,7 @@ class ScopeStream(Relay):
 
     def _fix_own_head(self) -> None:
         assert self.scope is not None
-        self.loops.note()
+        self.middleware.loops.note()
         self.request = Request.of_scope(self.scope)
         self._fix_head()
         self.phase = OWN
@@ -211,7 +211,7 @@ class ScopeStream(Relay):
             return asyncio.get_running_loop()
         except RuntimeError:
             pass
-        loop = self.loops.known()
+        loop = self.middleware.loops.known()
         if loop is None:
             raise StreamError("take `stream.sync` on the event loop, and hand it to the thread that writes")
         return loop
