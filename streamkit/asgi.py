@@ -74,12 +74,13 @@ class StreamingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            self.loops.note()
             await self.app(scope, receive, send)
             return
         # Written out for the response that does not stream: each call here would cost it dearly.
         stream = _new(ScopeStream)
         stream.middleware = self
+        if not self.loops.is_running():
+            self.loops.note()
         stream.scope = scope
         stream.server_receive = receive
         stream.server_send = send

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from ..core.base import BaseStream
@@ -48,18 +48,20 @@ _PLAIN_TYPES = frozenset({b"text/html; charset=utf-8", b"application/json", b"te
 class Loops:
     """The loop that a middleware serves, for those who ask from a worker thread.
 
-    To ask for the running loop costs CPython 3.10 and 3.11 a system call, so it is noted at the
-    lifespan's start, when a request's body is asked for, and whenever a stream is committed.
+    To ask for the running loop costs CPython 3.10 and 3.11 a system call, so it is asked for
+    only when the one that was noted has ended, and when a stream is committed.
     """
 
-    __slots__ = ("loop",)
+    __slots__ = ("is_running", "loop")
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.is_running: Callable[[], bool] = lambda: False  # whether the noted loop still runs
 
     def note(self) -> None:
         """Note the running loop."""
         self.loop = asyncio.get_running_loop()
+        self.is_running = self.loop.is_running
 
     def known(self) -> asyncio.AbstractEventLoop | None:
         """The loop of the calling worker thread, where that can be told."""
@@ -71,7 +73,7 @@ class Loops:
                 pass  # not one of anyio's threads
             else:
                 return loop
-        return self.loop if self.loop is not None and self.loop.is_running() else None
+        return self.loop if self.is_running() else None
 
 
 class Middleware(Protocol):
@@ -128,7 +130,6 @@ class Relay(LoopWaits):
     @property
     def inbox(self) -> Inbox:
         if self._inbox is None:
-            self.middleware.loops.note()
             self._inbox = Inbox(self.server_receive)
         return self._inbox
 
