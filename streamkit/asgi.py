@@ -132,7 +132,7 @@ async def respond(
     elif request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
         await _head_only(stream, response, send)
     else:
-        await _Exchange(stream, reader, receive, send).run()
+        await _Exchange(stream, reader, carrier.inbox if receive is carrier else Inbox(receive), send).run()
 
 
 def _reader(
@@ -159,11 +159,11 @@ def _reader(
 class _Exchange:
     """One request whose description is being carried out: its producer, its reader, its leave."""
 
-    def __init__(self, stream: ChannelStream, reader: Reader, receive: Receive, send: Send) -> None:
+    def __init__(self, stream: ChannelStream, reader: Reader, inbox: Inbox, send: Send) -> None:
         self.stream = stream
         self.reader = reader
         self.send = send
-        self.inbox = Inbox(receive)
+        self.inbox = inbox
         self.producer: asyncio.Task[None] | None = None
         self.puller: asyncio.Task[Any] | None = None  # the request's own task, while it may be cut off
         self.cut_off = False
@@ -185,7 +185,7 @@ class _Exchange:
             uncancel()
         except BaseException as error:
             self._stop_watching()
-            stream._failed = True
+            stream._failed = stream._cut = True
             await linger_async(stream)
             outcome = outcome_of(stream)
             stream.leave()
@@ -278,20 +278,25 @@ class _Exchange:
         except BaseException:
             spool.close()
             raise
-        await send_whole(self.send, status, pairs, spool)
+        try:
+            await send_whole(self.send, status, pairs, spool)
+        except OSError as error:
+            stream.leave()
+            raise ClientDisconnected from error
 
     async def _end(self, outcome: Outcome, error: BaseException) -> None:
         """Bring the producer to its end, then tell whom it concerns."""
         stream = self.stream
         if isinstance(self.reader, AsyncPull):
             await self.reader.close(error)
-        if outcome != "finished":
+        if outcome != "finished" or (self.producer is not None and not self.producer.done()):
             await _settle(stream, outcome)
         if self.producer is not None and not self.producer.done():
             await self._join()
         if needs_settling(stream):
             await _settle(stream, outcome)
         elif stream._claim(outcome):
+            reached(stream, "_when_committed")
             reached(stream, "_when_finished")
 
     async def _join(self) -> None:
@@ -299,7 +304,7 @@ class _Exchange:
         if producer is None or producer.done():
             return
         task.keep(producer)
-        if stream.response is not None and stream.response.keep_open and stream._outcome == "finished":
+        if stream._outcome == "finished":  # what it still does is no longer the response's
             return
         if not stream.connected and stream.ignore_disconnect:
             await asyncio.wait([producer])
@@ -315,10 +320,8 @@ class _Exchange:
 async def _commit(stream: ChannelStream) -> None:
     if isinstance(stream, TaskStream):
         await stream.commit()
-    elif stream._commit_hooks:
+    elif not stream.commit_at_once():
         await on_worker(stream.commit)
-    else:
-        stream.commit()
 
 
 def _settle(stream: ChannelStream, outcome: Outcome) -> Awaitable[None]:

@@ -124,7 +124,7 @@ def _answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
         return _passed_on(stream, body)
     finally:
         stream.environ = None
-        if not stream.plain and needs_settling(stream) and stream.carried is None:
+        if not stream.plain and needs_settling(stream) and stream.carried is None and stream.passing is None:
             settle(stream, "finished")
 
 
@@ -193,6 +193,8 @@ def _concluded(stream: RequestStream, error: BaseException | None) -> Iterable[b
         code = int(stream.answer[0][:3]) if stream.answer[0][:3].isdigit() else 200
         if code >= 500 or stream.answer[2] is not None:
             error = ApplicationFailed(code)
+    if error is None and stream.spool is not None:
+        error = stream.spool.exceeded
     try:
         if error is not None:
             fail(stream, error, stream._end)
@@ -204,7 +206,8 @@ def _concluded(stream: RequestStream, error: BaseException | None) -> Iterable[b
 
 
 def _sent(stream: RequestStream) -> Iterable[bytes]:
-    stream.environ = None
+    with stream._lock:  # a write of another thread's that is under way ends first
+        stream.environ = None
     failure, spool = stream._error, stream.spool
     if isinstance(failure, BufferLimitExceeded):
         settle(stream, "failed")
@@ -268,7 +271,7 @@ def respond(
         outer.is_carried_by(stream)
     if request.version < (1, 1) and options.http10 == "reject":
         discard(stream, response)
-        return reject(start_response)
+        return reject(start_response, request)
     if request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
         return head_only(stream, response, start_response)
     if reader is stream:
@@ -348,13 +351,15 @@ def _cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[by
     response = _ForeignResponse(body)
     stream = _ForeignStream(options, request, WSGI_LOG, response, UNBOUNDED)
     stream.request_stream = outer
+    outer.passing = stream
+    outer._pass_hooks_to(stream)
     if outer.answer is not None:
         response.describe_head(outer.answer[1])
         stream._status = int(outer.answer[0][:3])
     reader = Pull(stream, None)
     if request.version < (1, 1) and options.http10 == "reject":
         discard(stream, response)
-        return reject(outer.start_response)
+        return reject(outer.start_response, request)
     if outer.answer is not None and (request.method == "HEAD" or not has_body(stream._status)):
         return head_only(stream, response, outer.start_response)
 

@@ -66,6 +66,8 @@ class BaseStream:
     _outcome: Outcome | None = None
     _failure: BaseException | None = None  # the last error of the producer
     _failed: bool = False  # and no hook has mended it
+    _failing: BaseException | None = None  # the error that `fail_async` is at work on
+    _cut: bool = False  # its adapter raised: no final message may follow
     _lingers: bool = False  # the cut waits for the completion to be read
     _abort: StreamAborted | None = None
     _error_hooks: list[Callable[..., Any]] | None = None
@@ -230,6 +232,16 @@ class BaseStream:
         calls.extend(partial(hook, self) for hook in hooks)
         return calls
 
+    def _pass_hooks_to(self, stream: BaseStream) -> None:
+        """Another stream carries this response: whoever waits for its moments is told by it."""
+        if self._error_hooks:
+            stream.__dict__.setdefault("_error_hooks", []).extend(self._error_hooks)
+        names: tuple[HookName, ...] = ("finish",) if stream.committed else ("commit", "finish")
+        for name in names:
+            hooks = self._taken(name)
+            if hooks:
+                stream._hooks(name).extend(hooks)
+
     def _run_late(self, hooks: list[Callable[..., Any]], *details: Any) -> None:
         """Run hooks that came after their moment."""
         for hook in hooks:
@@ -240,6 +252,7 @@ class BaseStream:
     def _fix_head(self) -> None:
         """Commit: from here on status and headers are what will be sent."""
         self._state = after(self._state, "commit")
+        self._charset = None  # a hook of the commit may have changed it
         headers = self._headers
         if headers is not None:
             headers.freeze()

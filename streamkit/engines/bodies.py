@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-from ..core.framing import Body
+from ..core.framing import Body, Request
 from ..core.response import StreamingResponse
 from ..errors import BufferLimitExceeded, ClientDisconnected
 from ..syntax import status_line
@@ -107,7 +107,9 @@ class StreamBody:
             self._over = True
             self._stream._failed = True
             linger(self._stream)
-            settle_any(self._stream, outcome_of(self._stream))
+            outcome = outcome_of(self._stream)
+            self._reader.leave()  # nobody reads on, also where the error is the reader's own
+            settle_any(self._stream, outcome)
             raise
         if chunk is None:
             self._over = True
@@ -191,7 +193,11 @@ def _plain_answer(start_response: StartResponse, status: int, text: str) -> Iter
     return [body]
 
 
-def reject(start_response: StartResponse) -> Iterable[bytes]:
+def reject(start_response: StartResponse, request: Request) -> Iterable[bytes]:
+    """Answer an HTTP/1.0 client that only HTTP/1.1 will do."""
+    if request.method == "HEAD":
+        start_response(status_line(505), [("Content-Type", "text/plain; charset=utf-8")])
+        return iter((b"",))
     return _plain_answer(start_response, 505, "This response needs HTTP/1.1 or later.\n")
 
 

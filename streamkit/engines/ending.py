@@ -120,6 +120,8 @@ def fail(stream: ResponseStream, error: BaseException, end: Callable[[BaseExcept
             stream.write(text)
         except (ClientDisconnected, StreamClosed):
             clean = False  # the leave says it all
+        except Exception as fault:  # not to be encoded, or no text at all
+            log_error(stream, "a completion failed", fault)
     _end_failed(stream, error, end, clean, lingers=bool(text))
 
 
@@ -127,6 +129,9 @@ async def fail_async(
     stream: AsyncResponseStream, error: BaseException, end: Callable[[BaseException | None], None]
 ) -> None:
     """`fail`, awaited."""
+    if stream._failing is error:
+        return  # `close` has told of it already, and sees to the end
+    stream._failing = error
     if _has_no_hooks(stream, error, end):
         return
     if stream._failure is not error:
@@ -139,6 +144,8 @@ async def fail_async(
             await stream.write(text)
         except (ClientDisconnected, StreamClosed):
             clean = False  # the leave says it all
+        except Exception as fault:  # not to be encoded, or no text at all
+            log_error(stream, "a completion failed", fault)
     _end_failed(stream, error, end, clean, lingers=bool(text))
 
 
@@ -242,6 +249,7 @@ def settle(stream: ResponseStream, outcome: Outcome) -> None:
     """Set the outcome and call whom it concerns, once; a second outcome changes nothing."""
     if not stream._claim(outcome):
         return
+    reached(stream, "_when_committed")  # or it never will be
     reached(stream, "_when_finished")
     if not needs_settling(stream):
         return
@@ -258,6 +266,7 @@ async def settle_async(stream: AsyncResponseStream, outcome: Outcome) -> None:
     """`settle`, awaited."""
     if not stream._claim(outcome):
         return
+    reached(stream, "_when_committed")  # or it never will be
     reached(stream, "_when_finished")
     if _tells_of_leave(stream, outcome):
         await report_async(stream, ClientDisconnected())

@@ -86,8 +86,8 @@ class Pull:
                 stream.write(chunk)
                 return None
             self._is_open = False
-            thread.close_iterator(response.producer, self._iterator)
-            self._opened.close()
+            with self._opened:
+                thread.close_iterator(response.producer, self._iterator)
         except BaseException as error:
             self._close(error)
             fail(stream, error, stream._end)
@@ -167,8 +167,8 @@ class AsyncPull:
                 chunk = await anext(self._iterator)
             except StopAsyncIteration:
                 self._is_open = False
-                await task.close_iterator(response.producer, self._iterator)
-                await self._opened.aclose()
+                async with self._opened:
+                    await task.close_iterator(response.producer, self._iterator)
             else:
                 if stream._direct and type(chunk) is bytes and chunk and not stream._chunks:
                     stream._hand_over(chunk)

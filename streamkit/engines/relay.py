@@ -26,7 +26,7 @@ from .inbox import Inbox
 from .messages import body_message, encoded, plain_answer, send_whole, spooled
 from .pull import TURNS
 from .spool import Spool
-from .task import DONE, keep
+from .task import keep
 from .waits import LoopWaits
 
 # How far the application's own messages have come.
@@ -148,9 +148,11 @@ class Relay(LoopWaits):
                             return self._begin_foreign(message)
                 self._start = message
                 self.phase = HELD
-                return DONE
+                return _nothing()
         elif kind == "http.response.body" and ("more_body" not in message or not message["more_body"]):
             if phase == PASSING:
+                if self.carried is not None and self.carried._cut and message.get("body", b"") == b"":
+                    return _nothing()  # a layer that ends what has failed cleanly
                 self.phase = OVER
                 self.scope = None  # it holds the stream, and must not be held by it
                 return self.server_send(message)
@@ -172,13 +174,13 @@ class Relay(LoopWaits):
             status = message.get("status", 200)
             if kind == "http.response.start" and status >= 500:
                 self._app_failed = status
-            return DONE
+            return _nothing()
         if kind == "http.response.body" and self.phase in (HELD, CARED):
             return self._send_foreign(message)
         if kind == "http.response.body" and self.phase == DROPPING:
             if not message.get("more_body"):
                 self.phase = OVER
-            return DONE
+            return _nothing()
         raise ProtocolViolation(
             f"ASGI messages out of order: wanted {ORDER[self.phase]} next, got {kind} (ASGI, HTTP protocol)"
         )
@@ -208,7 +210,7 @@ class Relay(LoopWaits):
         seconds = self.options.commit_after_for(media_type_of(self._foreign_type()))
         if seconds is not None:
             asyncio.get_running_loop().call_later(seconds, self._commit_foreign_late)
-        return DONE
+        return _nothing()
 
     def _foreign_type(self) -> str:
         assert self._start is not None
@@ -260,7 +262,7 @@ class Relay(LoopWaits):
                 await self._hand_over(chunk, more=more and self.spool is None)
             if self.spool is not None and not more:
                 await self._send_spool()
-            elif not chunk:
+            elif not chunk and self.spool is None:
                 await self.server_send(message)
         if not more:
             self.phase = OVER
@@ -309,13 +311,20 @@ class Relay(LoopWaits):
         if self._inbox is not None:
             self._inbox.stop()
         if how == "finish" and self._connected and self.phase in (OWN, CARED):
-            if self.spool is not None:
-                await self._send_spool()
-            else:
-                await self.server_send(body_message(b"", more=False))
+            try:
+                if self.spool is not None:
+                    await self._send_spool()
+                else:
+                    await self.server_send(body_message(b"", more=False))
+            except OSError:  # "raise an OSError if the client is gone" -- ASGI 2.4
+                self._connected = False
         if self._state is State.COMMITTED:
             self._state = after(self._state, how)
         await settle_async(self, outcome_of(self))
+
+
+async def _nothing() -> None:
+    """A message that goes no further now: a coroutine, as from a server's own `send`."""
 
 
 async def _both(send: Send, start: Message | None, body: Message) -> None:

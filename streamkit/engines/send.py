@@ -34,9 +34,11 @@ from ..types import Chunk
 from .ending import (
     ASGI_LOG,
     fail_async,
+    finished,
     forget,
     is_leave,
     linger_async,
+    log_error,
     outcome_of,
     run_commit_hooks,
     settle_async,
@@ -112,7 +114,12 @@ class ScopeStream(Relay):
         assert self._head is not None
         status, pairs = self._head
         self._writer = None if flush else asyncio.current_task()
-        await self.server_send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
+        start = {"type": "http.response.start", "status": status, "headers": encoded(pairs)}
+        try:
+            await self.server_send(start)
+        except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
+            self._connected = False
+            raise ClientDisconnected from error
         self.inbox.watch(self._left)
         if flush and self._body is Body.STREAM:
             await self.server_send(body_message(b"", more=True))  # some servers wait for a body
@@ -149,6 +156,9 @@ class ScopeStream(Relay):
         if self._head is None or self._heading is not None:
             self._check_open(size)
             await self._commit()
+            if isinstance(data, str):
+                chunk = self._encode(data)
+                size = len(chunk)
         if self._admits(size):
             if self._limit is not None:
                 self._accepted += size
@@ -258,6 +268,8 @@ class ScopeStream(Relay):
             forget(error)
             await settle_async(self, "disconnected")
             return
+        if error is None and self.spool is not None:
+            error = self.spool.exceeded
         if error is None:
             error = self._unfinished()
         if self._head is None and self._state is not State.FINISHED:
@@ -290,6 +302,13 @@ class ScopeStream(Relay):
         if self.carried is None:
             self._failed = error is not None
             await settle_async(self, outcome_of(self))
+        elif self._claim(self.carried._outcome or outcome_of(self)):
+            reached(self, "_when_finished")
+            for hook in self._taken("finish"):
+                try:
+                    await finished(hook(self))
+                except Exception as fault:
+                    log_error(self, "an on_finish hook failed", fault)
         if error is None:
             error = self._error
         if error is not None:

@@ -20,6 +20,7 @@ class Spool:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = 0
+        self.exceeded: BufferLimitExceeded | None = None
         self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  # closed by `close`
 
     @property
@@ -28,9 +29,11 @@ class Spool:
         return self.size > IN_MEMORY
 
     def write(self, chunk: bytes) -> None:
+        if self.exceeded is None and self.size + len(chunk) > self.limit:
+            self.exceeded = BufferLimitExceeded(self.limit)
+        if self.exceeded is not None:
+            raise self.exceeded
         self.size += len(chunk)
-        if self.size > self.limit:
-            raise BufferLimitExceeded(self.limit)
         self._file.write(chunk)
 
     def pieces(self) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator
 from contextlib import AsyncExitStack, nullcontext
 from contextvars import Context
 from functools import partial
@@ -35,25 +35,30 @@ Result = TypeVar("Result")
 _NO_MUTEX = cast("threading.Lock", nullcontext(True))
 
 
-class _NoLoop:
-    """Finished futures belong to no loop; a future only asks its loop whether it debugs."""
+class _Ready:
+    """What gives its size as soon as it is awaited, to whoever awaits it, on any loop."""
 
-    def get_debug(self) -> bool:
-        return False
+    __slots__ = ("_size",)
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __await__(self) -> Generator[None, None, int]:
+        yield from ()
+        return self._size
 
 
-_READY: dict[int, asyncio.Future[int]] = {}
+_READY: dict[int, _Ready] = {}
 
 
-def _ready(size: int) -> asyncio.Future[int]:
-    """An awaitable that gives `size` at once: finished, shared, and awaited in C."""
-    future = _READY.get(size)
-    if future is None:
-        future = asyncio.Future(loop=cast("asyncio.AbstractEventLoop", _NoLoop()))
-        future.set_result(size)
+def _ready(size: int) -> _Ready:
+    """The awaitable of what needs no waiting; shared, because it has no state of its own."""
+    ready = _READY.get(size)
+    if ready is None:
+        ready = _Ready(size)
         if len(_READY) < 4096:
-            _READY[size] = future
-    return future
+            _READY[size] = ready
+    return ready
 
 
 DONE = cast("Awaitable[None]", _ready(0))  # an awaitable of what has happened already
@@ -77,6 +82,9 @@ class LoopStream(Channel, LoopWaits):
         if self._head is None:
             self._check_open(size)
             await self.commit()
+            if isinstance(data, str):  # the hooks may have changed the charset
+                chunk = self._encode(data)
+                size = len(chunk)
         with self._mutex:
             full = False
             if self._admits(size):
@@ -95,7 +103,7 @@ class LoopStream(Channel, LoopWaits):
             await turn
 
     def commit(self) -> Awaitable[None]:
-        if self._head is not None:
+        if self._head is not None or self.closed:
             return DONE
         me = id(asyncio.current_task())
         with self._mutex:
@@ -123,6 +131,7 @@ class LoopStream(Channel, LoopWaits):
         await self.wait_committed()
 
     async def _commit_after(self, waiting: Awaitable[None]) -> None:
+        self._committer = id(asyncio.current_task())
         try:
             await waiting
         finally:
@@ -281,6 +290,8 @@ async def run(stream: LoopStream) -> None:
         if isinstance(error, asyncio.CancelledError) and not stream.connected:
             stream._end(None)  # by the leave; whoever cancelled does not wait for the word
             return
+        if response.resources and response.kind is Kind.ASYNC_ITERABLE:
+            await close_iterator(response.producer, response.producer)  # a resource may have failed before it
         await fail_async(stream, error, stream._end)
         del error
         return

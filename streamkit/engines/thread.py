@@ -53,6 +53,9 @@ class ThreadStream(Channel, ThreadWaits):
             if self._commit_with(chunk, size):
                 return size
             self.commit()
+            if isinstance(data, str):  # the hooks may have changed the charset
+                chunk = self._encode(data)
+                size = len(chunk)
         with self._mutex:
             if self._admits(size):
                 self._append(chunk)
@@ -107,6 +110,17 @@ class ThreadStream(Channel, ThreadWaits):
             raise StreamError("an on_commit hook may change the head, but not write the body")
         else:
             self.wait_committed()
+            if self._head is None and not self.closed:
+                self.commit()  # the hooks of that thread failed, and its error is its own
+
+    def commit_at_once(self) -> bool:
+        """Commit where no hook has to run or to be waited for; whether that was so."""
+        with self._mutex:
+            if self._committer is not None or (self._commit_hooks and self._state is State.STARTED):
+                return False
+            if self._state is State.STARTED:
+                self._commit_now()
+            return True
 
     def _commit_after(self, hooks: list[Callable[..., Any]]) -> None:
         try:
@@ -117,6 +131,11 @@ class ThreadStream(Channel, ThreadWaits):
             with self._mutex:
                 if self._state is State.STARTED:
                     self._commit_now()
+        except BaseException:
+            waiting, self._when_committed = self._when_committed, None
+            if waiting is not None:
+                waiting.set_result(None)  # whoever waits tries by itself
+            raise
         finally:
             self._committer = None
 
@@ -148,6 +167,8 @@ def run(stream: ThreadStream) -> None:
         else:
             _produce(stream, response)
     except BaseException as error:
+        if response.resources and response.kind is Kind.ITERABLE:
+            close_iterator(response.producer, response.producer)  # a resource may have failed before it
         fail(stream, error, stream._end)
         del error
         return
@@ -156,12 +177,11 @@ def run(stream: ThreadStream) -> None:
 
 def end_of_producer(stream: ThreadStream, response: StreamingResponse) -> None:
     """The producer has returned: close its stream, unless it is to stay open."""
-    if response.keep_open:
-        if stream._head is None:
-            stream.commit()
-        return
     try:
-        stream.close()
+        if response.keep_open:
+            stream.commit()
+        else:
+            stream.close()
     except BaseException as error:  # a hook of the commit, or a body that is too short
         fail(stream, error, stream._end)
 
@@ -183,7 +203,7 @@ def _produce(stream: ThreadStream, response: StreamingResponse) -> None:
 
 def may_go_on(stream: BaseStream, error: BaseException) -> bool:
     """Whether a loop may outlive this error: after the commit, with a hook to judge it."""
-    if isinstance(error, ClientDisconnected) and not stream.connected:
+    if stream.closed or (isinstance(error, ClientDisconnected) and not stream.connected):
         return False
     return stream._head is not None and stream.connected and bool(stream._error_calls())
 

@@ -30,6 +30,9 @@ class Twin(ResponseStream):
     def __init__(self, origin: AsyncResponseStream, loop: asyncio.AbstractEventLoop) -> None:
         self._origin = origin
         self._loop = loop
+        self.response = origin.response
+        self.options = origin.options
+        self.request = origin.request
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         if _running_loop() is self._loop:

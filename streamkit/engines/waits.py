@@ -35,20 +35,30 @@ def _future(stream: BaseStream, milestone: Milestone) -> Future[None]:
     return future
 
 
-def _wait(stream: BaseStream, milestone: Milestone, timeout: float | None, flag: Callable[[], bool]) -> bool:
+def _wait(
+    stream: BaseStream,
+    milestone: Milestone,
+    timeout: float | None,
+    flag: Callable[[], bool],
+    over: Callable[[], bool] = bool,
+) -> bool:
     stream._check_timeout(timeout)
     future = _future(stream, milestone)
-    if not flag():
+    if not flag() and not over():
         wait_for_futures([future], timeout)
     return flag()
 
 
 async def _await(
-    stream: BaseStream, milestone: Milestone, timeout: float | None, flag: Callable[[], bool]
+    stream: BaseStream,
+    milestone: Milestone,
+    timeout: float | None,
+    flag: Callable[[], bool],
+    over: Callable[[], bool] = bool,
 ) -> bool:
     stream._check_timeout(timeout)
     future = _future(stream, milestone)
-    if not flag():
+    if not flag() and not over():
         await asyncio.wait([asyncio.wrap_future(future)], timeout=timeout)
     return flag()
 
@@ -57,7 +67,7 @@ class ThreadWaits(ResponseStream):
     """`wait_committed` and `wait_finished` for threads."""
 
     def wait_committed(self, timeout: float | None = None) -> bool:
-        return _wait(self, "_when_committed", timeout, lambda: self._head is not None)
+        return _wait(self, "_when_committed", timeout, lambda: self._head is not None, lambda: self.closed)
 
     def wait_finished(self, timeout: float | None = None) -> bool:
         return _wait(self, "_when_finished", timeout, lambda: self._outcome is not None)
@@ -67,7 +77,9 @@ class LoopWaits(AsyncResponseStream):
     """`wait_committed` and `wait_finished` for loops."""
 
     async def wait_committed(self, timeout: float | None = None) -> bool:
-        return await _await(self, "_when_committed", timeout, lambda: self._head is not None)
+        return await _await(
+            self, "_when_committed", timeout, lambda: self._head is not None, lambda: self.closed
+        )
 
     async def wait_finished(self, timeout: float | None = None) -> bool:
         return await _await(self, "_when_finished", timeout, lambda: self._outcome is not None)

@@ -34,6 +34,7 @@ class AppStream(ThreadStream):
 
     def is_carried_by(self, stream: BaseStream) -> None:
         """A description is served inside: its stream is the response's."""
+        self._pass_hooks_to(stream)
         self.request_stream.is_carried_by(stream)
 
     def start_app(self, app: WSGIApp, environ: Environ, context: Context) -> None:

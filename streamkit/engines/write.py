@@ -25,6 +25,7 @@ from ..errors import (
     EngineUnavailable,
     ProtocolViolation,
     StreamAborted,
+    StreamClosed,
     StreamError,
 )
 from ..syntax import status_line
@@ -48,6 +49,7 @@ class RequestStream(ThreadWaits):
     # attribute five times as slow.
     __slots__ = ("answer", "environ", "options", "plain", "start_response")
 
+    passing: BaseStream | None = None  # the stream of the iterable that the application returned
     carried: BaseStream | None = None  # the stream of a description served inside
     imperative = True
     outer: Any = None  # the stream of a wrap around this one
@@ -61,7 +63,7 @@ class RequestStream(ThreadWaits):
     _sent: int = 0
     _committing: bool = False
     _direct: bool = False  # a chunk of bytes needs no further check
-    _lock: threading.Lock
+    _lock: threading.Lock = threading.Lock()
 
     # Set by the middleware, which makes these objects without a call of `__init__`.
     answer: Answer | None  # what the application gave to start_response
@@ -84,7 +86,9 @@ class RequestStream(ThreadWaits):
                 "wanted one call of start_response, or exc_info with a further one; "
                 "got a second call without exc_info (PEP 3333)"
             )
-        if self.early is not None or self._foreign_write is not None:
+        passing = self.passing
+        sent = passing is not None and passing._head is not None and passing._body is not Body.WHOLE
+        if sent or self.early is not None or self._foreign_write is not None:
             # "if exc_info is provided and headers have been sent, it must raise" -- PEP 3333
             raise exc_info[1].with_traceback(exc_info[2])
 
@@ -147,6 +151,8 @@ class RequestStream(ThreadWaits):
     def commit(self) -> None:
         if self._head is not None or self.closed:
             return
+        if self.environ is None:
+            raise StreamClosed("this request is already answered: the application has returned")
         self._prepare()
         if self._committing:
             raise StreamError("an on_commit hook may change the head, but not write the body")
@@ -186,6 +192,9 @@ class RequestStream(ThreadWaits):
         if self._head is None:
             self._check_open(size)
             self.commit()
+            if isinstance(data, str):
+                chunk = self._encode(data)
+                size = len(chunk)
         with self._lock:
             if self._direct and size and self._connected and self._state is State.COMMITTED:
                 self._give(chunk)
@@ -254,5 +263,6 @@ class RequestStream(ThreadWaits):
         """A description is served inside: its stream is the response's."""
         self.plain = False
         self.carried = stream
+        self._pass_hooks_to(stream)
         if self.outer is not None:
             self.outer.is_carried_by(stream)
