@@ -24,7 +24,6 @@ from .engines.ending import (
     ASGI_LOG,
     forget,
     linger_async,
-    log_error,
     needs_settling,
     outcome_of,
     settle,
@@ -352,13 +351,10 @@ async def _head_only(stream: ChannelStream, response: StreamingResponse, send: S
 async def _discard(stream: ChannelStream, response: StreamingResponse) -> None:
     """End a stream whose producer is not to run."""
     stream._end(None)
-    try:
-        if response.kind is Kind.ASYNC_ITERABLE:
-            await task.close_iterator(response.producer, response.producer)
-        else:
-            thread.close_iterator(response.producer, response.producer)
-    except Exception as error:
-        log_error(stream, "closing the iterable failed", error)
+    if response.kind is Kind.ASYNC_ITERABLE:
+        await task.close_unread(stream, response)
+    else:
+        thread.close_unread(stream, response)
     await _settle(stream, "finished")
 
 

@@ -17,7 +17,7 @@ from ..errors import BufferLimitExceeded, ClientDisconnected
 from ..syntax import status_line
 from ..types import Outcome, StartResponse
 from . import thread
-from .ending import WSGI_LOG, linger, log_error, outcome_of, settle, settle_async
+from .ending import WSGI_LOG, linger, outcome_of, settle, settle_async
 from .pull import Pull
 from .spool import Spool
 from .task import BridgeStream
@@ -222,8 +222,5 @@ def head_only(
 def discard(stream: ChannelStream, response: StreamingResponse) -> None:
     """End a stream whose producer is not to run."""
     stream._end(None)
-    try:
-        thread.close_iterator(response.producer, response.producer)
-    except Exception as error:
-        log_error(stream, "closing the iterable failed", error)
+    thread.close_unread(stream, response)
     settle_any(stream, "finished")

@@ -17,6 +17,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar, cast
 
+from ..core.base import BaseStream
 from ..core.commit import State
 from ..core.producers import Kind, check_returned
 from ..core.response import StreamingResponse
@@ -24,7 +25,7 @@ from ..core.stream import ResponseStream
 from ..errors import StreamError
 from ..types import Chunk
 from .channel import Channel, Wake, _resolve
-from .ending import fail_async, report_async, run_commit_hooks
+from .ending import fail_async, log_error, raisable, report_async, run_commit_hooks
 from .loop import loop_thread
 from .thread import may_go_on
 from .twin import Twin
@@ -279,10 +280,12 @@ async def run(stream: LoopStream) -> None:
     """Run the producer to its end, and end the stream as it ended."""
     response = stream.response
     assert response is not None
+    is_entered = not response.resources
     try:
         if response.resources:
             async with AsyncExitStack() as opened:
                 await enter_all(opened, response.resources)
+                is_entered = True
                 await _produce(stream, response)
         else:
             await _produce(stream, response)
@@ -290,10 +293,15 @@ async def run(stream: LoopStream) -> None:
         if isinstance(error, asyncio.CancelledError) and not stream.connected:
             stream._end(None)  # by the leave; whoever cancelled does not wait for the word
             return
-        if response.resources and response.kind is Kind.ASYNC_ITERABLE:
-            await close_iterator(response.producer, response.producer)  # a resource may have failed before it
-        await fail_async(stream, error, stream._end)
-        del error
+        if not is_entered:
+            await close_unread(stream, response)
+        try:
+            await fail_async(stream, error, stream._end)
+        except BaseException:  # whatever a hook does, the reader is not left waiting
+            stream._end(raisable(error))
+            raise
+        finally:
+            del error
         return
     if stream._head is None or stream._limit is not None or response.keep_open:
         await end_of_producer(stream, response)
@@ -353,3 +361,11 @@ async def close_iterator(iterable: object, iterator: object) -> None:
         close = getattr(opened, "aclose", None)
         if close is not None:
             await close()
+
+
+async def close_unread(stream: BaseStream, response: StreamingResponse) -> None:
+    """Close the iterable of a producer that is not to run, and log what that raises."""
+    try:
+        await close_iterator(response.producer, response.producer)
+    except Exception as fault:
+        log_error(stream, "closing the iterable failed", fault)

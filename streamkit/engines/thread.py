@@ -21,7 +21,7 @@ from ..core.response import StreamingResponse
 from ..errors import ClientDisconnected, StreamError
 from ..types import Chunk
 from .channel import Channel
-from .ending import fail, report
+from .ending import fail, log_error, raisable, report
 from .pool import pool
 from .waits import ThreadWaits, reached
 
@@ -158,19 +158,26 @@ def run(stream: ThreadStream) -> None:
     """Run the producer to its end, and end the stream as it ended."""
     response = stream.response
     assert response is not None
+    is_entered = not response.resources
     try:
         if response.resources:
             with ExitStack() as opened:
                 for resource in response.resources:
                     opened.enter_context(resource)
+                is_entered = True
                 _produce(stream, response)
         else:
             _produce(stream, response)
     except BaseException as error:
-        if response.resources and response.kind is Kind.ITERABLE:
-            close_iterator(response.producer, response.producer)  # a resource may have failed before it
-        fail(stream, error, stream._end)
-        del error
+        if not is_entered:
+            close_unread(stream, response)
+        try:
+            fail(stream, error, stream._end)
+        except BaseException:  # whatever a hook does, the reader is not left waiting
+            stream._end(raisable(error))
+            raise
+        finally:
+            del error
         return
     end_of_producer(stream, response)
 
@@ -223,3 +230,11 @@ def close_iterator(iterable: object, iterator: object) -> None:
         close = getattr(opened, "close", None)
         if close is not None:
             close()
+
+
+def close_unread(stream: BaseStream, response: StreamingResponse) -> None:
+    """Close the iterable of a producer that is not to run, and log what that raises."""
+    try:
+        close_iterator(response.producer, response.producer)
+    except Exception as fault:
+        log_error(stream, "closing the iterable failed", fault)
