@@ -312,3 +312,18 @@ def test_a_hook_that_wants_the_process_to_exit_does_not_leave_the_reader_waiting
     with server(streamkit.stream(fails_after_a_chunk, on_error=on_error)) as serving:
         answer = serving.request().finish()
     assert (answer.body, answer.complete) == (b"a\n", False)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_streaming_media_type_makes_a_stream_in_any_order_of_the_headers(order: int) -> None:
+    headers = [(b"content-length", b"9"), (b"content-type", b"text/event-stream")][::order]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n"})
+
+    with AsgiServer(streamkit.wrap(app)) as serving:
+        answer = serving.request().finish()
+    assert answer.body == b"data: 1\n\n"
+    assert answer.header("x-accel-buffering") == "no"
+    assert answer.header("content-length") is None

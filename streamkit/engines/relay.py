@@ -139,13 +139,16 @@ class Relay(LoopWaits):
         phase = self.phase
         if phase == NEW:
             if kind == "http.response.start":
+                has_length = False
                 if "headers" in message:
                     for name, value in message["headers"]:
                         if name == b"content-length":
-                            self.phase = PASSING
-                            return self.server_send(message)
-                        if name == b"content-type" and value not in _PLAIN_TYPES and _is_streaming(value):
+                            has_length = True
+                        elif name == b"content-type" and value not in _PLAIN_TYPES and _is_streaming(value):
                             return self._begin_foreign(message)
+                if has_length:
+                    self.phase = PASSING
+                    return self.server_send(message)
                 self._start = message
                 self.phase = HELD
                 return _nothing()
