@@ -11,6 +11,7 @@ from .core.completion import html_completion
 from .core.headers import Headers
 from .core.response import StreamingResponse, stream
 from .core.stream import AsyncResponseStream, ResponseStream
+from .engines.registry import shutdown
 from .errors import (
     AlreadyCommitted,
     AlreadyServed,
@@ -29,8 +30,10 @@ from .errors import (
     ProtocolViolation,
     StreamAborted,
     StreamClosed,
+    StreamEnded,
     StreamError,
     StreamKitError,
+    TooManyStreams,
     UnsupportedData,
 )
 from .middleware import wrap
@@ -60,14 +63,17 @@ __all__ = [
     "ResponseStream",
     "StreamAborted",
     "StreamClosed",
+    "StreamEnded",
     "StreamError",
     "StreamKitError",
     "StreamingResponse",
+    "TooManyStreams",
     "UnsupportedData",
     "__version__",
     "asgi",
     "errors",
     "html_completion",
+    "shutdown",
     "stream",
     "wrap",
     "wsgi",

@@ -20,6 +20,7 @@ from .core.headers import Pairs
 from .core.producers import Kind
 from .core.response import StreamingResponse, carried_out_by
 from .engines import task, thread
+from .engines.clock import loop_clock, thread_clock
 from .engines.ending import (
     ASGI_LOG,
     forget,
@@ -30,8 +31,17 @@ from .engines.ending import (
     settle_async,
 )
 from .engines.inbox import Inbox
-from .engines.messages import body_message, encoded, plain_answer, send_whole, spooled, uncancel
+from .engines.messages import (
+    abort_transport,
+    body_message,
+    encoded,
+    plain_answer,
+    send_whole,
+    spooled,
+    uncancel,
+)
 from .engines.pull import UNBOUNDED, AsyncPull
+from .engines.registry import RETRY_AFTER, TOO_MANY, check_room, shutdown_async, signals
 from .engines.relay import NEW, OVER, Loops
 from .engines.send import ScopeStream
 from .engines.spool import Spool
@@ -39,9 +49,15 @@ from .engines.task import TaskStream
 from .engines.thread import ThreadStream
 from .engines.twin import on_worker
 from .engines.waits import reached
-from .errors import BufferLimitExceeded, ClientDisconnected, NotAnApplication, ProtocolViolation
+from .errors import (
+    BufferLimitExceeded,
+    ClientDisconnected,
+    NotAnApplication,
+    ProtocolViolation,
+    TooManyStreams,
+)
 from .options import Options
-from .types import ASGIApp, EngineName, Outcome, Receive, Scope, Send
+from .types import ASGIApp, EngineName, Message, Outcome, Receive, Scope, Send
 
 __all__ = ["StreamingMiddleware", "respond"]
 
@@ -70,10 +86,12 @@ class StreamingMiddleware:
         self.app = app
         self.options = Options.of(options, overrides)
         self.loops = Loops()
+        if self.options.signals:
+            signals.hook_in()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self._pass(scope, receive, send)
             return
         # Written out for the response that does not stream: each call here would cost it dearly.
         stream = _new(ScopeStream)
@@ -95,6 +113,22 @@ class StreamingMiddleware:
         else:
             if stream.phase != OVER or stream.touched:
                 await stream.conclude(None)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is no HTTP request goes on untouched; open streams end before the app's shutdown."""
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if self.options.signals:
+            signals.hook_in()
+
+        async def receive_lifespan() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await shutdown_async()
+            return message
+
+        await self.app(scope, receive_lifespan, send)
 
 
 # ---------------------------------------------------------------- descriptions
@@ -131,6 +165,13 @@ async def respond(
     elif request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
         await _head_only(stream, response, send)
     else:
+        try:
+            check_room(stream)
+        except TooManyStreams as error:
+            await _discard(stream, response)
+            ASGI_LOG.warning("answered 503: %s", error)
+            await plain_answer(send, 503, TOO_MANY, [("Retry-After", str(RETRY_AFTER))])
+            return
         await _Exchange(stream, reader, carrier.inbox if receive is carrier else Inbox(receive), send).run()
 
 
@@ -165,6 +206,7 @@ class _Exchange:
         self.inbox = inbox
         self.producer: asyncio.Task[None] | None = None
         self.puller: asyncio.Task[Any] | None = None  # the request's own task, while it may be cut off
+        self.task: asyncio.Task[Any] | None = None  # the same
         self.cut_off = False
 
     async def run(self) -> None:
@@ -172,9 +214,19 @@ class _Exchange:
         stream = self.stream
         if self.reader is not stream or isinstance(stream, ThreadStream):
             self.inbox.watch(self._left)
+        self.task = asyncio.current_task()
+        stream._carrier = self
+        (thread_clock if isinstance(stream, ThreadStream) else loop_clock()).add(stream)
         try:
             self._start()
-            await self._carry()
+            try:
+                await self._carry()
+            except asyncio.CancelledError as error:
+                if not self.cut_off or stream._ending is None or not stream.connected:
+                    raise
+                uncancel()  # by `ended_early`: what waits is still to be sent
+                self.cut_off = False
+                await self._carry_end(error)
         except asyncio.CancelledError as error:
             self._stop_watching()
             stream.leave()
@@ -189,12 +241,35 @@ class _Exchange:
             outcome = outcome_of(stream)
             stream.leave()
             await self._end(outcome, error)
-            if outcome != "disconnected" or not isinstance(error, ClientDisconnected):
+            if outcome not in ("disconnected", "timed_out") or not isinstance(error, ClientDisconnected):
                 raise
             forget(error)
         else:
             self._stop_watching()
             await self._end(outcome_of(stream), ClientDisconnected())
+        finally:
+            stream._carrier = None
+
+    def ended_early(self) -> None:
+        """The stream was ended from outside: an iterable that is being waited for is let go."""
+        if self.puller is not None and self.stream._pulling:
+            self.cut_off = True
+            self.puller.cancel()
+
+    def give_up(self) -> None:
+        """The client takes nothing: stop waiting for it. May be called from any thread."""
+        if isinstance(self.stream, ThreadStream):
+            loop = self.task.get_loop() if self.task is not None else None
+            if loop is not None:
+                loop.call_soon_threadsafe(self._cut)
+        else:
+            self._cut()
+
+    def _cut(self) -> None:
+        if self.task is not None and self.stream._carrier is self:
+            self.cut_off = True
+            abort_transport(self.send)
+            self.task.cancel()
 
     def _start(self) -> None:
         stream, excluded = self.stream, self.stream.options.excluded_context
@@ -214,6 +289,7 @@ class _Exchange:
 
     def _stop_watching(self) -> None:
         self.puller = None
+        self.stream._carrier = None
         self.inbox.stop()
 
     async def _carry(self) -> None:
@@ -229,6 +305,7 @@ class _Exchange:
             stream.options.commit_after_for(response.media_type)
         ):
             await _commit(stream)
+            stream.beat()
         if stream._head is None:
             stream.raise_error()
             return  # the client left before there was anything to say
@@ -236,11 +313,27 @@ class _Exchange:
         if stream._body is Body.WHOLE:
             await self._hold(status, pairs)
             return
+        await self._send_body({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
+
+    async def _carry_end(self, error: BaseException) -> None:
+        """Send what is left of a stream that was ended while its iterable was being waited for."""
+        stream = self.stream
+        assert isinstance(self.reader, AsyncPull)
+        stream._pulling = False
+        await self.reader.close(error)
+        if stream._head is None or stream._body is Body.WHOLE:
+            stream.raise_error()
+        else:
+            await self._send_body(None)
+
+    async def _send_body(self, start: Message | None) -> None:
+        stream, reader = self.stream, self.reader
         sending = True
         try:
-            await self.send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
-            if not stream._chunks and not stream._done:
-                await self.send(body_message(b"", more=True))  # some servers wait for a body
+            if start is not None:
+                await self.send(start)
+                if not stream._chunks and not stream._done:
+                    await self.send(body_message(b"", more=True))  # some servers wait for a body
             while True:
                 sending = False
                 chunk = await reader.next_chunk_async()
@@ -277,6 +370,7 @@ class _Exchange:
         except BaseException:
             spool.close()
             raise
+        stream._go_home()  # it is complete: nothing has to be done for it but to be sent
         try:
             await send_whole(self.send, status, pairs, spool)
         except OSError as error:
@@ -308,7 +402,7 @@ class _Exchange:
         if not stream.connected and stream.ignore_disconnect:
             await asyncio.wait([producer])
             return
-        is_cancelled = not stream._done or not stream.connected
+        is_cancelled = not stream._done or not stream.connected or stream._ending is not None
         if is_cancelled:
             producer.cancel()
         await asyncio.wait([producer], timeout=_CLEANUP_SECONDS)

@@ -13,11 +13,13 @@
         ├── AlreadyCommitted                       the head has left, it cannot change
         ├── AlreadyServed                          a one-shot body was asked for twice
         ├── StreamClosed        (ValueError)       written after the end, as with any closed file
+        │   └── StreamEnded                        by a limit, or at shutdown
         ├── StreamAborted                          cut short by `abort`
         ├── ClientDisconnected  (ConnectionError)  nobody is there to read
         ├── BodyNotAllowed                         the status has no body (RFC 9110)
         ├── BodyTooLong, BodyTooShort              against the declared Content-Length
         ├── BufferLimitExceeded                    a whole HTTP/1.0 body over `http10_limit`
+        ├── TooManyStreams                         `max_streams` are open in this process
         └── ApplicationFailed                      the application answered 5xx after its commit
 
 Rule: facts stand in attributes, the text in `__str__`; a message says what was
@@ -27,6 +29,7 @@ wanted and what came.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 __all__ = [
     "AlreadyCommitted",
@@ -46,8 +49,10 @@ __all__ = [
     "ProtocolViolation",
     "StreamAborted",
     "StreamClosed",
+    "StreamEnded",
     "StreamError",
     "StreamKitError",
+    "TooManyStreams",
     "UnsupportedData",
 ]
 
@@ -137,6 +142,18 @@ class StreamClosed(StreamError, ValueError):
     """The stream was closed before this write."""
 
 
+class StreamEnded(StreamClosed):
+    """The stream was ended from outside its producer; `outcome` is `timed_out` or `shut_down`."""
+
+    def __init__(self, outcome: Literal["timed_out", "shut_down"], why: str) -> None:
+        super().__init__(outcome, why)
+        self.outcome = outcome
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the stream was ended: {self.why}"
+
+
 class StreamAborted(StreamError):
     """The stream was cut short by `abort(reason)`."""
 
@@ -199,6 +216,17 @@ class BufferLimitExceeded(StreamError):
         return (
             f"the body passes the {self.limit} bytes that `http10_limit` lets be held for an HTTP/1.0 client"
         )
+
+
+class TooManyStreams(StreamError):
+    """`max_streams` streams are open in this process: the client is told to come again later."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.limit} streams are open already, which is all that `max_streams` allows"
 
 
 class ApplicationFailed(StreamError):

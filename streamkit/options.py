@@ -183,15 +183,15 @@ class Options:
     `OptionsError` with every fault: unknown names (with the nearest right one)
     and values that do not hold.
 
-    This version carries out every option but `heartbeat`, `write_timeout`,
-    `max_duration`, `max_streams`, `grace`, `signals`, `strip` and
-    `chunk_by_default`: those are checked and kept for the features that use them.
+    This version carries out every option but `strip` and `chunk_by_default`: those are
+    checked and kept for the features that use them.
     """
 
-    __slots__ = ("given", "given_headers", *RULES)
+    __slots__ = ("given", "given_headers", "tick", *RULES)
 
     given: frozenset[str]  # the names that were set here, not taken from the defaults
     given_headers: Mapping[str, str | None]  # and the headers among them
+    tick: float  # seconds between two looks at an open stream, so that no limit is passed unseen
     headers: Mapping[str, str | None]
     cache_control: str | None
     http10: Literal["auto", "buffer", "stream", "reject"]
@@ -231,6 +231,9 @@ class Options:
             object.__setattr__(self, name, value)
         object.__setattr__(self, "given", frozenset(given))
         object.__setattr__(self, "given_headers", dict(given.get("headers", ())))
+        limits = (values["heartbeat"], values["write_timeout"], values["max_duration"])
+        shortest = min(limit for limit in limits if limit is not None)
+        object.__setattr__(self, "tick", min(1.0, max(0.01, shortest / 4)))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Options:

@@ -21,17 +21,31 @@ from .core.framing import Body, Request, frame, has_body
 from .core.headers import Pairs, is_streaming, value_of
 from .core.response import StreamingResponse, carried_out_by
 from .engines import thread
-from .engines.bodies import ChannelStream, HeldBody, Reader, discard, head_only, refuse, reject, started
+from .engines.bodies import (
+    ChannelStream,
+    HeldBody,
+    Reader,
+    discard,
+    head_only,
+    refuse,
+    reject,
+    started,
+    too_many,
+)
 from .engines.ending import (
     WSGI_LOG,
     fail,
+    is_end_of,
+    last_words,
     linger,
     log_error,
     needs_settling,
     outcome_of,
     settle,
 )
+from .engines.line import line_of
 from .engines.pull import UNBOUNDED, Pull
+from .engines.registry import check_room, signals
 from .engines.task import BridgeStream
 from .engines.thread import ThreadStream
 from .engines.wholeapp import AppStream
@@ -39,8 +53,11 @@ from .engines.write import Answer, RequestStream
 from .errors import (
     ApplicationFailed,
     BufferLimitExceeded,
+    ClientDisconnected,
     NotAnApplication,
     ProtocolViolation,
+    StreamEnded,
+    TooManyStreams,
 )
 from .options import Options
 from .syntax import status_line
@@ -68,6 +85,8 @@ class StreamingMiddleware:
         self.app = app
         self.options = Options.of(options, overrides)
         self._app_on_worker = self.options.engine == "thread"
+        if self.options.signals:
+            signals.hook_in()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         # Written out for the response that does not stream: each call here would cost it dearly.
@@ -116,6 +135,9 @@ def _answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
     if stream._state is not State.STARTED:
         _close_foreign(stream, body)
         return _concluded(stream, None)
+    if stream.refused is not None:
+        _close_foreign(stream, body)
+        return _concluded(stream, stream.refused)
     try:
         if body is None or not hasattr(type(body), "__iter__") or isinstance(body, (str, bytes)):
             raise ProtocolViolation(
@@ -187,7 +209,11 @@ def _concluded(stream: RequestStream, error: BaseException | None) -> Iterable[b
         stream.environ = None
         stream._failed = True
         settle(stream, "failed")
+        if stream.refused is not None:
+            return too_many(stream.start_response, stream.refused)
         raise error
+    if stream._ending is not None and stream._connected and not stream.closed:
+        return _ended_early(stream, stream._ending, error)
     has_body = stream._body in (Body.STREAM, Body.WHOLE)
     if error is None and has_body and not stream.closed and stream.answer is not None:
         code = int(stream.answer[0][:3]) if stream.answer[0][:3].isdigit() else 200
@@ -202,6 +228,21 @@ def _concluded(stream: RequestStream, error: BaseException | None) -> Iterable[b
             stream.close()
     except BaseException as fault:  # a body that is too short, or over the limit
         fail(stream, fault, stream._end)
+    return _sent(stream)
+
+
+def _ended_early(stream: RequestStream, ending: StreamEnded, error: BaseException | None) -> Iterable[bytes]:
+    """Say the last words of a stream that was ended from outside."""
+    if error is not None and not is_end_of(stream, error):
+        log_error(stream, "the application failed at the end of its stream", error)
+    words, clean = last_words(stream, ending)
+    if words and stream._body is Body.STREAM:
+        try:
+            stream._give(words)
+        except ClientDisconnected:
+            clean = True  # nobody is there to be told
+    stream._lingers = bool(words) and not clean
+    stream._end(None if clean else ending)
     return _sent(stream)
 
 
@@ -274,6 +315,12 @@ def respond(
         return reject(start_response, request)
     if request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
         return head_only(stream, response, start_response)
+    try:
+        check_room(stream)
+    except TooManyStreams as error:
+        discard(stream, response)
+        return too_many(start_response, error)
+    stream._line = line_of(environ)
     if reader is stream:
         context = inherited(options.excluded_context)
         if isinstance(stream, BridgeStream):
@@ -362,6 +409,12 @@ def _cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[by
         return reject(outer.start_response, request)
     if outer.answer is not None and (request.method == "HEAD" or not has_body(stream._status)):
         return head_only(stream, response, outer.start_response)
+    try:
+        check_room(stream)
+    except TooManyStreams as error:
+        discard(stream, response)
+        return too_many(outer.start_response, error)
+    stream._line = line_of(environ)
 
     def start_response(status: str, headers: Pairs, exc_info: Any = None) -> Any:
         said = outer.answer[0] if outer.answer is not None else status
@@ -381,6 +434,7 @@ def _carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterabl
     on_worker.start_app(app, environ, copy_context())
     on_worker.wait_head()
     if on_worker.returned is None:
+        on_worker._line = line_of(environ)
         return started(on_worker, on_worker, stream.start_response, None)
     environ[KEY] = stream
     if needs_settling(on_worker) and on_worker.carried is None:

@@ -24,6 +24,7 @@ FLOORS = {
     "middleware.py": 6,
     "__init__.py": 7,
     "demo": 8,
+    "testing": 8,
     "cli.py": 9,
     "__main__.py": 10,
 }

@@ -23,6 +23,7 @@ from ..errors import (
     InvalidTimeout,
     StreamAborted,
     StreamClosed,
+    StreamEnded,
     UnsupportedData,
 )
 from ..options import Options
@@ -61,7 +62,7 @@ class BaseStream:
     _limit: int | None = None  # the declared length in bytes
     _accepted: int = 0  # bytes taken against it
     _charset: str | None = None
-    _tail: bytes = b"\n"  # the last bytes handed over
+    _tail: bytes = b"\n\n"  # the last two bytes handed over; at first, as after a blank line
     _connected: bool = True
     _outcome: Outcome | None = None
     _failure: BaseException | None = None  # the last error of the producer
@@ -70,6 +71,10 @@ class BaseStream:
     _cut: bool = False  # its adapter raised: no final message may follow
     _lingers: bool = False  # the cut waits for the completion to be read
     _abort: StreamAborted | None = None
+    _ending: StreamEnded | None = None  # why it was ended from outside: a limit, or shutdown
+    _home: set[Any] | None = None  # the open streams among which it stands
+    _deadline: float | None = None  # of `max_duration`, by the monotonic clock
+    _watch: Any = None  # what the clock of `engines.clock` knows of it
     _error_hooks: list[Callable[..., Any]] | None = None
     _commit_hooks: deque[Callable[..., Any]] | None = None
     _finish_hooks: deque[Callable[..., Any]] | None = None
@@ -174,7 +179,12 @@ class BaseStream:
     @property
     def at_line_start(self) -> bool:
         """Whether what was written so far ends with a line's end, or nothing was written."""
-        return self._tail.endswith((b"\n", b"\r"))
+        return self.tail.endswith((b"\n", b"\r"))
+
+    @property
+    def tail(self) -> bytes:
+        """The last two bytes of what was written so far; as after a blank line if nothing was."""
+        return self._tail
 
     # -- hooks
 
@@ -291,6 +301,8 @@ class BaseStream:
 
     def _check_open(self, size: int) -> None:
         """Refuse a write that can never be sent, before it commits anything."""
+        if self._ending is not None:
+            raise self._ending
         if self._abort is not None:
             raise StreamClosed(f"cannot write to a closed stream: {self._abort}")
         if self.closed and self._connected:
@@ -301,6 +313,8 @@ class BaseStream:
     def _admits(self, size: int) -> bool:
         """Whether a write of this size is to be sent; False: it is dropped on purpose."""
         self._check_open(size)
+        if self._ending is not None:
+            raise self._ending
         if not self._connected:
             if self.ignore_disconnect:
                 return False
@@ -324,7 +338,14 @@ class BaseStream:
         if self.__dict__.setdefault("_settled", token) is not token:
             return False
         self._outcome = outcome
+        self._go_home()
         return True
+
+    def _go_home(self) -> None:
+        """It is no longer one of the open streams."""
+        home = self._home
+        if home is not None:
+            home.discard(self)
 
     @staticmethod
     def _check_timeout(timeout: float | None) -> None:

@@ -13,10 +13,13 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any, TypeAlias
 
+from ..errors import StreamEnded
 from ..options import Completion
 from .headers import media_type_of
 
 Function: TypeAlias = Callable[[Any, BaseException], "bytes | str | None"]
+
+RETRY_MILLISECONDS = 2000  # time enough for a server to come back
 
 _RECORD = '{"error": "the stream failed before its end"}'
 
@@ -53,6 +56,19 @@ def _json_lines(stream: Any, error: BaseException) -> str:
 
 def _json_sequence(stream: Any, error: BaseException) -> str:
     return f"\x1e{_RECORD}\n"  # RFC 7464: a record separator abandons a truncated text
+
+
+def farewell(ending: StreamEnded, jitter: float, tail: bytes) -> bytes:
+    """The last lines of an event stream that is ended early; the browser will ask again.
+
+    At shutdown it is told to wait some 2 s, by `jitter` (0 to 1) up to a fifth more or less,
+    so that not all come back at once. `tail` has the last two bytes of the body: an event that
+    is not complete must not become one.
+    """
+    if ending.outcome != "shut_down" or not tail.endswith(b"\n"):
+        return b""
+    line = b"retry: %d\n" % round(RETRY_MILLISECONDS * (0.8 + 0.4 * jitter))
+    return line + b"\n" if tail == b"\n\n" else line
 
 
 def _newline_if_needed(stream: Any) -> str:

@@ -41,6 +41,7 @@ class StreamingResponse:
     - `on_error(stream, error)`: called once for each error after the commit.
     - `engine`: `thread` or `task`, where the choice is not to be left to streamkit.
     - `resources`: context managers entered before the producer runs, left after it has ended.
+    - `heartbeat`: bytes that say nothing in this body, where its media type has none of its own.
     - `options`: options of this response, over those of the app.
 
     Raises `ProducerError`, `HeaderError` and `OptionsError`, all before anything is sent.
@@ -66,6 +67,7 @@ class StreamingResponse:
         on_error: Callable[..., object] | None = None,
         engine: EngineName | None = None,
         resources: Iterable[Resource] = (),
+        heartbeat: bytes | None = None,
         options: Options | Mapping[str, Any] | None = None,
     ) -> None:
         self.producer: Any = producer
@@ -79,10 +81,13 @@ class StreamingResponse:
         self.content_length = _length_or_none(content_length)
         self.engine = engine
         self.resources: tuple[Any, ...] = tuple(resources) if resources else ()
+        self.heartbeat = heartbeat
         self.media_type, self.endless = _nature(self.headers, keep_open or loop)
         self.options = None if options is None else Options.of(options, {})
         if engine is not None and engine not in _ENGINES:
             raise OptionsError([f"engine: wanted one of {', '.join(_ENGINES)} or None, got {engine!r}"])
+        if heartbeat is not None and (not isinstance(heartbeat, bytes) or not heartbeat):
+            raise OptionsError([f"heartbeat: wanted some bytes or None, got {heartbeat!r}"])
         if loop and self.kind.is_iterable:
             raise ProducerError("loop=True repeats its producer: wanted a function, not an iterable")
 

@@ -13,12 +13,14 @@ from typing import Any, TypeAlias
 
 from ..core.framing import Body, Request
 from ..core.response import StreamingResponse
-from ..errors import BufferLimitExceeded, ClientDisconnected
+from ..errors import BufferLimitExceeded, ClientDisconnected, TooManyStreams
 from ..syntax import status_line
 from ..types import Outcome, StartResponse
 from . import thread
+from .clock import thread_clock
 from .ending import WSGI_LOG, linger, outcome_of, settle, settle_async
 from .pull import Pull
+from .registry import RETRY_AFTER, TOO_MANY
 from .spool import Spool
 from .task import BridgeStream
 from .thread import ThreadStream
@@ -31,9 +33,11 @@ def started(
     stream: ChannelStream, reader: Reader, start_response: StartResponse, commit_after: float | None
 ) -> Iterable[bytes]:
     """Wait for the head, hand it to the server, and return the body."""
+    thread_clock.add(stream)
     try:
         if not reader.wait_head(commit_after):
             _commit(stream)
+            stream.beat()
         if stream._head is None:
             stream.raise_error()
             raise ClientDisconnected
@@ -179,16 +183,19 @@ def _whole(stream: ChannelStream, reader: Reader, start_response: StartResponse)
         spool.close()
         raise
     assert stream._head is not None
+    stream._go_home()  # it is complete: nothing has to be done for it but to be sent
     status, pairs = stream._head
     start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
     return HeldBody(spool, stream)
 
 
-def _plain_answer(start_response: StartResponse, status: int, text: str) -> Iterable[bytes]:
+def _plain_answer(
+    start_response: StartResponse, status: int, text: str, more: Iterable[tuple[str, str]] = ()
+) -> Iterable[bytes]:
     body = text.encode()
     start_response(
         status_line(status),
-        [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))],
+        [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *more],
     )
     return [body]
 
@@ -199,6 +206,12 @@ def reject(start_response: StartResponse, request: Request) -> Iterable[bytes]:
         start_response(status_line(505), [("Content-Type", "text/plain; charset=utf-8")])
         return iter((b"",))
     return _plain_answer(start_response, 505, "This response needs HTTP/1.1 or later.\n")
+
+
+def too_many(start_response: StartResponse, error: TooManyStreams) -> Iterable[bytes]:
+    """Answer a client for whom there is no stream left now."""
+    WSGI_LOG.warning("answered 503: %s", error)
+    return _plain_answer(start_response, 503, TOO_MANY, [("Retry-After", str(RETRY_AFTER))])
 
 
 def refuse(start_response: StartResponse, error: BufferLimitExceeded, spool: Spool | None) -> Iterable[bytes]:

@@ -16,19 +16,36 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body, Request
 from ..core.response import StreamingResponse
-from ..errors import BodyTooShort, ClientDisconnected, StreamAborted, StreamClosed, StreamError
+from ..errors import (
+    BodyTooShort,
+    ClientDisconnected,
+    StreamAborted,
+    StreamClosed,
+    StreamEnded,
+    StreamError,
+)
 from ..options import Options
 from ..types import Outcome
-from .ending import log_error
+from .care import heartbeat_of, look_at_channel
+from .ending import last_words, log_error, log_of
+from .line import Line
 from .waits import reached
 
 Wake: TypeAlias = Callable[[], object]
+
+
+class Carrier(Protocol):
+    """Who sends what is read, where that can be interrupted."""
+
+    def ended_early(self) -> None: ...
+
+    def give_up(self) -> None: ...
 
 
 class Channel(BaseStream):
@@ -51,6 +68,9 @@ class Channel(BaseStream):
     )
 
     _refusal: StreamError | None = None  # what every further write raises
+    _line: Line | None = None  # the connection, where a WSGI server hands it over
+    _carrier: Carrier | None = None  # who sends what is read, under ASGI
+    _pulling: bool = False  # its reader is in the producer
     _committer: int | None = None  # the thread or task whose hooks run before the commit
 
     def __init__(
@@ -77,7 +97,7 @@ class Channel(BaseStream):
         self._done = False  # no chunk will follow
         self._error: BaseException | None = None  # what the reader has to raise at the end
         self._taken_bytes = 0
-        self._tail = b"\n"
+        self._tail = b"\n\n"
 
     @staticmethod
     def _new_mutex() -> threading.Lock:
@@ -124,6 +144,8 @@ class Channel(BaseStream):
             raise ClientDisconnected
         if self._abort is not None:
             raise StreamClosed(f"the stream was ended during the write: {self._abort}")
+        if self._ending is not None and self._connected:
+            raise self._ending
         return self._room < 0 and self._connected
 
     def _claim(self, outcome: Outcome) -> bool:
@@ -131,7 +153,8 @@ class Channel(BaseStream):
             if self._outcome is not None:
                 return False
             self._outcome = outcome
-            return True
+        self._go_home()
+        return True
 
     def _admits(self, size: int) -> bool:
         if self._refusal is not None:
@@ -171,7 +194,7 @@ class Channel(BaseStream):
 
     def _log_unheard(self, error: BaseException | None) -> None:
         """Log an error that was for a reader who is gone."""
-        if error is not None and error is not self._abort:
+        if error is not None and error is not self._abort and error is not self._ending:
             log_error(self, "the producer failed while its client was leaving", error)
 
     def _end_now(self, error: BaseException | None) -> None:
@@ -194,6 +217,62 @@ class Channel(BaseStream):
             self._direct = False
             self._wake_writers()
 
+    # -- the clock's side
+
+    def _look(self, now: float) -> None:
+        look_at_channel(self, now)
+
+    def beat_now(self) -> None:
+        """Send a heartbeat, where the body has one and has paused; the mutex is held."""
+        if self._chunks or self._done or not self._connected:
+            return
+        beat = heartbeat_of(self)
+        if beat is not None:
+            self._chunks.append(beat)
+            self._room -= len(beat)
+            self._wake_reader()
+
+    def beat(self) -> None:
+        """`beat_now`, from elsewhere."""
+        with self._mutex:
+            self.beat_now()
+
+    def end_early(self, ending: StreamEnded) -> None:
+        """End the stream whatever its producer does; what waits is sent, and then its last words."""
+        with self._mutex:
+            if self.closed or self._ending is not None:
+                return
+            self._ending = ending
+            self._direct = False
+        # No write is admitted any more, so the tail stands; completions are application code.
+        words, clean = last_words(self, ending)
+        with self._mutex:
+            if not self.closed:
+                if words and self._connected:
+                    self._chunks.append(words)
+                self._lingers = bool(words) and not clean
+                self._end_now(None if clean else ending)
+            self._wake_writers()
+        if self._carrier is not None:
+            self._carrier.ended_early()
+
+    def give_up(self, ending: StreamEnded) -> None:
+        """The client takes nothing: it is as good as gone."""
+        if self._ending is None:
+            self._ending = ending
+        log_of(self).debug("%s", ending)
+        self.leave()
+        if self._carrier is not None:
+            self._carrier.give_up()
+        else:
+            if self._line is not None:
+                self._line.cut()
+            self._settle_elsewhere()
+
+    def _settle_elsewhere(self) -> None:
+        """Tell whom the end concerns, though the server's thread may be stuck for good."""
+        raise NotImplementedError
+
     # -- the reader's side
 
     def _take(self) -> bytes:
@@ -210,7 +289,7 @@ class Channel(BaseStream):
     def _hand_over(self, chunk: bytes) -> None:
         """Note what the server gets."""
         self._taken_bytes += len(chunk)
-        self._tail = chunk[-1:]
+        self._tail = chunk[-2:]
 
     def wait_head(self, timeout: float | None = None) -> bool:
         """Wait in a thread until the head is fixed or the producer has ended; False after `timeout`."""
@@ -335,9 +414,9 @@ class Channel(BaseStream):
             return self._taken_bytes + sum(map(len, self._chunks))
 
     @property
-    def at_line_start(self) -> bool:
+    def tail(self) -> bytes:
         with self._mutex:
-            return (self._chunks[-1] if self._chunks else self._tail).endswith((b"\n", b"\r"))
+            return self._chunks[-1][-2:] if self._chunks else self._tail
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

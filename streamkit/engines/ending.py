@@ -12,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..core.base import BaseStream
-from ..core.completion import ENDS_CLEANLY, completion_for
+from ..core.completion import ENDS_CLEANLY, completion_for, farewell
 from ..core.framing import Body
 from ..core.headers import media_type_of
 from ..core.stream import AsyncResponseStream, ResponseStream
-from ..errors import ClientDisconnected, StreamClosed
+from ..errors import ClientDisconnected, StreamClosed, StreamEnded
 from ..types import Outcome
 from .waits import reached
 
@@ -87,16 +88,55 @@ def is_leave(stream: BaseStream, error: BaseException | None) -> bool:
     return False
 
 
+def _is_caused_by(error: BaseException | None, cause: BaseException) -> bool:
+    seen = 0
+    while error is not None and seen < 20:
+        if error is cause:
+            return True
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return False
+
+
 def is_held(stream: BaseStream) -> bool:
     """Whether nothing has reached the client yet, so that an error is still a real 500."""
     return stream._head is None or stream._body is Body.WHOLE
+
+
+def ends_cleanly(stream: BaseStream, error: BaseException) -> bool:
+    """Whether a body that ends with this error may look whole."""
+    if is_held(stream):
+        return False
+    if stream.options.on_failure == "finish" or media_type_of(stream.content_type) in ENDS_CLEANLY:
+        return True
+    response = stream.response
+    # What has no end of its own cannot be taken for whole.
+    return isinstance(error, StreamEnded) and response is not None and (response.keep_open or response.loop)
+
+
+def last_words(stream: BaseStream, ending: StreamEnded) -> tuple[bytes, bool]:
+    """What a stream that is ended early sends last, and whether the end after it is clean."""
+    if is_held(stream):
+        return b"", False
+    if media_type_of(stream.content_type) == "text/event-stream" and stream._limit is None:
+        return farewell(ending, random.random(), stream.tail), True
+    words, clean = _completion(stream, ending)
+    try:
+        return (stream._encode(words) if words else b""), clean
+    except Exception as fault:  # not to be encoded, or no text at all
+        log_error(stream, "a completion failed", fault)
+        return b"", clean
+
+
+def is_end_of(stream: BaseStream, error: BaseException | None) -> bool:
+    """Whether this error says, to whoever wrote, that the stream was ended early."""
+    return stream._ending is not None and _is_caused_by(error, stream._ending)
 
 
 def _completion(stream: BaseStream, error: BaseException) -> tuple[bytes | str | None, bool]:
     """What to write after this error, and whether the end after it is clean."""
     assert stream._head is not None
     content_type = next((v for n, v in stream._head[1] if n.lower() == "content-type"), "")
-    clean = media_type_of(content_type) in ENDS_CLEANLY or stream.options.on_failure == "finish"
+    clean = ends_cleanly(stream, error)
     if stream._limit is not None or stream._body is not Body.STREAM:
         return None, clean and stream._limit is None
     try:
@@ -181,7 +221,7 @@ def _has_no_hooks(
     stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None]
 ) -> bool:
     """Ends that no hook hears of: the client's leave (told by `settle`), and all before the commit."""
-    if is_leave(stream, error):
+    if is_leave(stream, error) or is_end_of(stream, error):
         end(None)
         return True
     if stream.closed and stream.connected:
@@ -228,6 +268,8 @@ def outcome_of(stream: BaseStream) -> Outcome:
     """How this stream, which is over, has ended."""
     if stream._abort is not None:
         return "aborted"
+    if stream._ending is not None:
+        return stream._ending.outcome
     if not stream.connected:
         return "disconnected"
     return "failed" if stream._failed else "finished"
@@ -253,8 +295,9 @@ def settle(stream: ResponseStream, outcome: Outcome) -> None:
     reached(stream, "_when_finished")
     if not needs_settling(stream):
         return
-    if _tells_of_leave(stream, outcome):
-        report(stream, ClientDisconnected())
+    error = _untold(stream, outcome)
+    if error is not None:
+        report(stream, error)
     for call in stream._finish_calls():
         try:
             call()
@@ -268,8 +311,9 @@ async def settle_async(stream: AsyncResponseStream, outcome: Outcome) -> None:
         return
     reached(stream, "_when_committed")  # or it never will be
     reached(stream, "_when_finished")
-    if _tells_of_leave(stream, outcome):
-        await report_async(stream, ClientDisconnected())
+    error = _untold(stream, outcome)
+    if error is not None:
+        await report_async(stream, error)
     for call in stream._finish_calls():
         try:
             await finished(call())
@@ -277,8 +321,15 @@ async def settle_async(stream: AsyncResponseStream, outcome: Outcome) -> None:
             log_error(stream, "an on_finish hook failed", fault)
 
 
-def _tells_of_leave(stream: BaseStream, outcome: Outcome) -> bool:
-    return outcome == "disconnected" and stream._head is not None and not stream.ignore_disconnect
+def _untold(stream: BaseStream, outcome: Outcome) -> BaseException | None:
+    """The error of an end that came from outside the producer, for the error hooks."""
+    if stream._head is None:
+        return None
+    if stream._ending is not None and stream._connected:
+        return None if ends_cleanly(stream, stream._ending) else stream._ending
+    if outcome in ("disconnected", "timed_out") and not stream.ignore_disconnect:
+        return ClientDisconnected()
+    return None
 
 
 def run_commit_hooks(stream: AsyncResponseStream) -> Awaitable[None] | None:

@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from ..types import Message, Receive
+from .messages import uncancel
 
 READ_AHEAD = 64 * 1024  # bytes; uvicorn pauses reading at as many
 WATCH_AFTER = 0.02  # seconds; most responses are over by then and need no watcher
@@ -32,6 +34,7 @@ class Inbox:
         self._on_leave: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._receiver: asyncio.Task[Any] | None = None  # the application's, while it waits for the server
         self.disconnected = False
 
     async def receive(self) -> Message:
@@ -47,7 +50,23 @@ class Inbox:
             if self._receiving:
                 await self._changed()
                 continue
-            return await self._next()
+            self._receiver = asyncio.current_task()
+            try:
+                return await self._next()
+            except asyncio.CancelledError:
+                if self._receiver is not None:
+                    raise
+                uncancel()  # by `say_left`
+            finally:
+                self._receiver = None
+
+    def say_left(self) -> None:
+        """Tell the application, and whoever watches, that the client has left, though it has not."""
+        self.disconnected = True
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.cancel()
+        self._wake()
 
     def watch(self, on_leave: Callable[[], object], after: float = WATCH_AFTER) -> None:
         """Call `on_leave()` when the client leaves, until `stop`; begins `after` some seconds."""

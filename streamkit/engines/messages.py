@@ -6,7 +6,7 @@ Rule: nothing here knows a stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..core.headers import Pairs
 from ..types import ASGIHeaders, Message, Send
@@ -35,15 +35,30 @@ def _encoded(pair: tuple[str, str]) -> tuple[bytes, bytes]:
     return field
 
 
+def abort_transport(send: Send) -> bool:
+    """Drop the connection behind a server's own `send` with all that it still holds.
+
+    ASGI has no word for it: a server that is told of an error first tries to send what waits,
+    to a client that takes nothing. uvicorn's `send` belongs to an object that has its
+    transport; of any other server the connection stays until the server itself gives up.
+    """
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    abort: Callable[[], object] | None = getattr(transport, "abort", None)
+    if abort is None:
+        return False
+    abort()
+    return True
+
+
 def body_message(chunk: bytes, *, more: bool) -> Message:
     """One `http.response.body`."""
     return {"type": "http.response.body", "body": chunk, "more_body": more}
 
 
-async def plain_answer(send: Send, status: int, text: str) -> None:
+async def plain_answer(send: Send, status: int, text: str, more: Iterable[tuple[str, str]] = ()) -> None:
     """A short response in plain text, whole."""
     body = text.encode()
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *more]
     await send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
     await send(body_message(body, more=False))
 

@@ -48,8 +48,10 @@ class Pull:
     def wait_head(self, timeout: float | None = None) -> bool:
         """Advance until the head is fixed, or the iterable has ended."""
         stream = self.stream
+        stream._pulling = True
         while stream._head is None and not stream._done:
             self._run(self._advance)
+        stream._pulling = False
         return True
 
     def next_chunk(self) -> bytes | None:
@@ -57,9 +59,13 @@ class Pull:
         stream = self.stream
         while not stream._chunks:
             if stream._done:
+                if self._is_open and stream._ending is not None:
+                    self._run(self._close, stream._ending)
                 stream.raise_error()
                 return None
+            stream._pulling = True
             chunk: bytes | None = self._run(self._advance)
+            stream._pulling = False
             if chunk is not None:
                 return chunk
         with stream._mutex:
@@ -134,8 +140,10 @@ class AsyncPull:
     async def wait_head_async(self, timeout: float | None = None) -> bool:
         """Advance until the head is fixed, or the iterable has ended."""
         stream = self.stream
+        stream._pulling = True
         while stream._head is None and not stream._done:
             await self._advance()
+        stream._pulling = False
         return True
 
     async def next_chunk_async(self) -> bytes | None:
@@ -148,7 +156,9 @@ class AsyncPull:
             self._turns += 1
             if not self._turns % TURNS:
                 await asyncio.sleep(0)
+            stream._pulling = True
             chunk = await self._advance()
+            stream._pulling = False
             if chunk is not None:
                 return chunk
         return stream._take()
@@ -177,6 +187,7 @@ class AsyncPull:
                 return None
         except BaseException as error:
             await self.close(error)
+            stream._pulling = False
             if isinstance(error, asyncio.CancelledError):
                 raise
             await fail_async(stream, error, stream._end)

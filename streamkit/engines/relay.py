@@ -18,12 +18,14 @@ from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body, Request, frame
 from ..core.headers import STREAMING_TYPES, finished, media_type_of
-from ..errors import ClientDisconnected, ProtocolViolation
+from ..errors import ClientDisconnected, ProtocolViolation, StreamEnded
 from ..options import Options
 from ..types import Message, Receive, Scope, Send
+from .care import heartbeat_of, look_at_relay
+from .clock import loop_clock
 from .ending import ASGI_LOG, outcome_of, settle_async
 from .inbox import Inbox
-from .messages import body_message, encoded, plain_answer, send_whole, spooled
+from .messages import abort_transport, body_message, encoded, plain_answer, send_whole, spooled
 from .pull import TURNS
 from .spool import Spool
 from .task import keep
@@ -97,6 +99,7 @@ class Relay(LoopWaits):
     _start: Message | None = None  # the application's start, until it is known what follows
     _inbox: Inbox | None = None
     _writer: asyncio.Task[Any] | None = None  # the task that is cut off when the client leaves
+    _busy: bool = False  # a message is on its way to the server
     _cut_off: bool = False
     _app_failed: int = 0
     _error: BaseException | None = None
@@ -254,6 +257,7 @@ class Relay(LoopWaits):
                 await self.server_send(body_message(b"", more=False))
             else:
                 self.inbox.watch(self._left)
+                loop_clock().add(self)
 
     async def _send_foreign(self, message: Message) -> None:
         if self._head is None:
@@ -276,15 +280,20 @@ class Relay(LoopWaits):
             if self.ignore_disconnect:
                 return
             raise ClientDisconnected
-        self._tail = chunk[-1:]
+        if self._ending is not None:
+            raise self._ending
+        self._tail = chunk[-2:]
         if self.spool is not None:
             await spooled(self.spool, chunk)
         else:
+            self._busy = True
             try:
                 await self.server_send(body_message(chunk, more=more))
             except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
                 self._connected = False
                 raise ClientDisconnected from error
+            finally:
+                self._busy = False
         self._sent += len(chunk)
         self._turns += 1
         if not self._turns % TURNS:
@@ -296,6 +305,51 @@ class Relay(LoopWaits):
         assert head is not None
         self.spool = None
         await send_whole(self.server_send, head[0], head[1], spool)
+
+    # -- the clock's side
+
+    def _look(self, now: float) -> None:
+        look_at_relay(self, now)
+
+    def beat(self) -> None:
+        """Send a heartbeat beside the application, where the body has one."""
+        beat = heartbeat_of(self)
+        if beat is not None and not self._ended:
+            self._busy = True
+            keep(asyncio.get_running_loop().create_task(self._beat(beat)))
+
+    async def _beat(self, beat: bytes) -> None:
+        try:
+            await self.server_send(body_message(beat, more=True))
+            self._sent += len(beat)
+        except OSError:  # "raise an OSError if the client is gone" -- ASGI 2.4
+            self._connected = False
+        finally:
+            self._busy = False
+
+    def end_early(self, ending: StreamEnded) -> None:
+        """Have the application's next message refused; whoever waits for the client hears that it left."""
+        if self.closed or self._ending is not None:
+            return
+        self._ending = ending
+        self._direct = False
+        self._interrupt()
+
+    def give_up(self, ending: StreamEnded) -> None:
+        """The client takes nothing: it is as good as gone."""
+        if self._ending is None:
+            self._ending = ending
+        ASGI_LOG.debug("%s", ending)
+        self._connected = self._direct = False
+        abort_transport(self.server_send)
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._writer is not None and not self._writer.done():
+            self._cut_off = True
+            self._writer.cancel()
+        else:
+            self.inbox.say_left()
 
     # -- the end of either kind
 

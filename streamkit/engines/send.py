@@ -28,15 +28,20 @@ from ..errors import (
     ClientDisconnected,
     ProtocolViolation,
     StreamAborted,
+    StreamEnded,
     StreamError,
+    TooManyStreams,
 )
 from ..types import Chunk
+from .clock import loop_clock
 from .ending import (
     ASGI_LOG,
     fail_async,
     finished,
     forget,
+    is_end_of,
     is_leave,
+    last_words,
     linger_async,
     log_error,
     outcome_of,
@@ -45,6 +50,7 @@ from .ending import (
 )
 from .messages import body_message, encoded, plain_answer, uncancel
 from .pull import TURNS
+from .registry import RETRY_AFTER, TOO_MANY, check_room
 from .relay import CARED, CARRIED, HELD, NEW, ORDER, OVER, OWN, Relay
 from .spool import Spool
 from .task import DONE, keep
@@ -56,6 +62,8 @@ class ScopeStream(Relay):
     """`scope["streamkit.stream"]`: the response stream of this request, made on first use."""
 
     __slots__ = ()
+
+    _refused: TooManyStreams | None = None  # it found all streams taken
 
     # -- our own stream
 
@@ -80,6 +88,11 @@ class ScopeStream(Relay):
             raise StreamError("this request is already answered by another stream or by messages of its own")
         if self._committing:
             raise StreamError("an on_commit hook may change the head, but not write the body")
+        try:
+            check_room(self)
+        except TooManyStreams as error:
+            self._refused, self.phase = error, OWN  # what the application sends instead is dropped
+            raise
         self._committing = True
         waiting: Awaitable[None] | None = None
         try:
@@ -121,6 +134,7 @@ class ScopeStream(Relay):
             self._connected = False
             raise ClientDisconnected from error
         self.inbox.watch(self._left)
+        loop_clock().add(self)
         if flush and self._body is Body.STREAM:
             await self.server_send(body_message(b"", more=True))  # some servers wait for a body
 
@@ -137,13 +151,16 @@ class ScopeStream(Relay):
 
     async def _write_through(self, chunk: bytes) -> int:
         """The way of almost every chunk: nothing to check but the connection."""
+        self._busy = True
         try:
             await self.server_send({"type": "http.response.body", "body": chunk, "more_body": True})
         except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
             self._connected = False
             raise ClientDisconnected from error
+        finally:
+            self._busy = False
         size = len(chunk)
-        self._tail = chunk[-1:]
+        self._tail = chunk[-2:]
         self._sent += size
         self._turns = turns = self._turns + 1
         if not turns % TURNS:
@@ -256,6 +273,15 @@ class ScopeStream(Relay):
                 self.spool.close()
 
     async def _conclude(self, error: BaseException | None) -> None:
+        if self._ending is not None and self._connected:
+            if isinstance(error, asyncio.CancelledError) and not self._cut_off:
+                raise error
+            if isinstance(error, asyncio.CancelledError):
+                uncancel()
+            elif error is not None and not is_end_of(self, error):
+                log_error(self, "the application failed at the end of its stream", error)
+            await self._conclude_early(self._ending)
+            return
         if isinstance(error, asyncio.CancelledError):
             if self._cut_off:
                 uncancel()
@@ -281,6 +307,24 @@ class ScopeStream(Relay):
         else:
             await self._conclude_stream(error)
 
+    async def _conclude_early(self, ending: StreamEnded) -> None:
+        """Say the last words of a stream that was ended from outside, and end it as they allow."""
+        if self.phase == OVER:
+            await settle_async(self, outcome_of(self))
+            return
+        words, clean = last_words(self, ending)
+        if words and self._body is Body.STREAM:
+            try:
+                await self.server_send(body_message(words, more=True))
+            except OSError:  # "raise an OSError if the client is gone" -- ASGI 2.4
+                self._connected = False
+        self._lingers = bool(words) and not clean
+        self._end(None if clean else ending)
+        await self._finish("finish" if clean else "abort")
+        if not clean:
+            await linger_async(self)
+            raise ending
+
     def _unfinished(self) -> BaseException | None:
         """What an application that has returned left undone."""
         if self._app_failed and not self.closed and self._body in (Body.STREAM, Body.WHOLE):
@@ -302,6 +346,10 @@ class ScopeStream(Relay):
         if self.carried is None:
             self._failed = error is not None
             await settle_async(self, outcome_of(self))
+            if self._refused is not None:
+                ASGI_LOG.warning("answered 503: %s", self._refused)
+                await plain_answer(self.server_send, 503, TOO_MANY, [("Retry-After", str(RETRY_AFTER))])
+                return
         elif self._claim(self.carried._outcome or outcome_of(self)):
             reached(self, "_when_finished")
             for hook in self._taken("finish"):

@@ -22,10 +22,18 @@ from ..core.commit import State
 from ..core.producers import Kind, check_returned
 from ..core.response import StreamingResponse
 from ..core.stream import ResponseStream
-from ..errors import StreamError
+from ..errors import StreamEnded, StreamError
 from ..types import Chunk
 from .channel import Channel, Wake, _resolve
-from .ending import fail_async, log_error, raisable, report_async, run_commit_hooks
+from .ending import (
+    fail_async,
+    log_error,
+    outcome_of,
+    raisable,
+    report_async,
+    run_commit_hooks,
+    settle_async,
+)
 from .loop import loop_thread
 from .thread import may_go_on
 from .twin import Twin
@@ -248,9 +256,16 @@ class BridgeStream(LoopStream):
         if not self.ignore_disconnect:
             self._loop.call_soon_threadsafe(self._cancel)
 
+    def end_early(self, ending: StreamEnded) -> None:
+        super().end_early(ending)
+        self._loop.call_soon_threadsafe(self._cancel)
+
     def _cancel(self) -> None:
-        if self._task is not None and not self._done:
+        if self._task is not None and (not self._done or self._ending is not None):
             self._task.cancel()
+
+    def _settle_elsewhere(self) -> None:
+        asyncio.run_coroutine_threadsafe(settle_async(self, outcome_of(self)), self._loop)
 
 
 # From CPython 3.12 on a task may run at once, up to its first wait: most need no turn of the loop.
@@ -290,8 +305,8 @@ async def run(stream: LoopStream) -> None:
         else:
             await _produce(stream, response)
     except BaseException as error:
-        if isinstance(error, asyncio.CancelledError) and not stream.connected:
-            stream._end(None)  # by the leave; whoever cancelled does not wait for the word
+        if isinstance(error, asyncio.CancelledError) and (not stream.connected or stream._ending):
+            stream._end(None)  # by the leave, or an early end; whoever cancelled does not wait for the word
             return
         if not is_entered:
             await close_unread(stream, response)

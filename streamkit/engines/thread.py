@@ -21,7 +21,7 @@ from ..core.response import StreamingResponse
 from ..errors import ClientDisconnected, StreamError
 from ..types import Chunk
 from .channel import Channel
-from .ending import fail, log_error, raisable, report
+from .ending import fail, log_error, outcome_of, raisable, report, settle
 from .pool import pool
 from .waits import ThreadWaits, reached
 
@@ -148,6 +148,9 @@ class ThreadStream(Channel, ThreadWaits):
             fail(self, error, self._end)
             raise error
 
+    def _settle_elsewhere(self) -> None:
+        pool.submit(lambda: settle(self, outcome_of(self)))
+
 
 def start(stream: ThreadStream, context: Context) -> None:
     """Run the stream's producer on a pooled thread, in this context."""
@@ -210,7 +213,11 @@ def _produce(stream: ThreadStream, response: StreamingResponse) -> None:
 
 def may_go_on(stream: BaseStream, error: BaseException) -> bool:
     """Whether a loop may outlive this error: after the commit, with a hook to judge it."""
-    if stream.closed or (isinstance(error, ClientDisconnected) and not stream.connected):
+    if (
+        stream.closed
+        or stream._ending is not None
+        or (isinstance(error, ClientDisconnected) and not stream.connected)
+    ):
         return False
     return stream._head is not None and stream.connected and bool(stream._error_calls())
 

@@ -26,11 +26,17 @@ from ..errors import (
     ProtocolViolation,
     StreamAborted,
     StreamClosed,
+    StreamEnded,
     StreamError,
+    TooManyStreams,
 )
 from ..syntax import status_line
 from ..types import Chunk, Environ, ExcInfo, StartResponse, Write, WSGIHeaders
+from .care import look_at_request
+from .clock import thread_clock
 from .ending import fail, outcome_of, settle
+from .line import Line, line_of
+from .registry import check_room
 from .spool import Spool
 from .waits import ThreadWaits, reached
 
@@ -53,6 +59,7 @@ class RequestStream(ThreadWaits):
     carried: BaseStream | None = None  # the stream of a description served inside
     imperative = True
     outer: Any = None  # the stream of a wrap around this one
+    refused: TooManyStreams | None = None  # it found all streams taken
     server_error: BaseException | None = None  # what the server's write() raised
     spool: Spool | None = None  # a whole body, for HTTP/1.0
     early: list[bytes] | None = None  # written by the application where the server has no write()
@@ -64,6 +71,8 @@ class RequestStream(ThreadWaits):
     _committing: bool = False
     _direct: bool = False  # a chunk of bytes needs no further check
     _lock: threading.Lock = threading.Lock()
+    _line: Line | None = None  # the connection, where the server hands it over
+    _busy: bool = False  # a chunk is on its way to the client
 
     # Set by the middleware, which makes these objects without a call of `__init__`.
     answer: Answer | None  # what the application gave to start_response
@@ -172,6 +181,11 @@ class RequestStream(ThreadWaits):
             raise EngineUnavailable("this version has no greenlet engine yet: use engine='auto' or 'thread'")
         if self.carried is not None or self._foreign_write is not None:
             raise StreamError("this request is already answered by another stream")
+        try:
+            check_room(self)
+        except TooManyStreams as error:
+            self.refused = error
+            raise
         self._fix_head()
         assert self._head is not None
         status, pairs = self._head
@@ -185,6 +199,9 @@ class RequestStream(ThreadWaits):
         if self._body is not Body.STREAM:
             self._server_write(b"")  # the head is all there is: most servers send it with the first chunk
         self._direct = self._limit is None and self._body is Body.STREAM
+        if self.environ is not None:
+            self._line = line_of(self.environ)
+        thread_clock.add(self)
 
     def write(self, data: Chunk, /) -> int:
         chunk = data if type(data) is bytes else self._encode(data)
@@ -199,12 +216,13 @@ class RequestStream(ThreadWaits):
             if self._direct and size and self._connected and self._state is State.COMMITTED:
                 self._give(chunk)
                 self._sent += size
-                self._tail = chunk[-1:]
+                self._tail = chunk[-2:]
             elif self._admits(size):
                 self._send(chunk)
         return size
 
     def _give(self, chunk: bytes) -> None:
+        self._busy = True
         try:
             self._server_write(chunk)  # type: ignore[misc]
         except Exception as error:
@@ -214,6 +232,25 @@ class RequestStream(ThreadWaits):
             if self.ignore_disconnect:
                 return
             raise ClientDisconnected from error
+        finally:
+            self._busy = False
+
+    def _look(self, now: float) -> None:
+        look_at_request(self, now)
+
+    def end_early(self, ending: StreamEnded) -> None:
+        """Have the application's next write refused: it runs on the server's own stack."""
+        if not self.closed and self._ending is None:
+            self._ending = ending
+            self._direct = False
+
+    def give_up(self, ending: StreamEnded) -> None:
+        """The client takes nothing: it is as good as gone."""
+        if self._ending is None:
+            self._ending = ending
+        self._connected = self._direct = False
+        if self._line is not None:
+            self._line.cut()
 
     def _send(self, chunk: bytes) -> None:
         if self._limit is not None:
@@ -223,7 +260,7 @@ class RequestStream(ThreadWaits):
         else:
             self._give(chunk)
         self._sent += len(chunk)
-        self._tail = chunk[-1:]
+        self._tail = chunk[-2:]
 
     def close(self) -> None:
         if self.closed:

@@ -1,0 +1,150 @@
+"""All streams that are open in this process, and their common end.
+
+    streamkit.shutdown()                  # from a server's own hook
+    streamkit.shutdown(grace=2.0)
+
+Streams without an end of their own are ended at once, with a farewell where their media
+type has one; the others may finish for `grace` seconds. SIGTERM and SIGINT do the same, where
+the server has handlers of its own for them.
+
+Rule: a signal handler takes no lock: it only starts a thread. The server's handler is always
+called, and nothing of the server is changed.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from ..core.base import BaseStream
+from ..errors import InvalidTimeout, StreamEnded, TooManyStreams
+from .clock import loop_clocks, thread_clock
+
+_LOG = logging.getLogger("streamkit")
+LOOK_EVERY = 0.02  # seconds between two looks at what is still open
+LAST_MOMENT = 0.5  # seconds that streams have to say their last words; then they are cut
+RETRY_AFTER = 5  # seconds; what a client is told that finds all streams taken
+TOO_MANY = "Too many streams are open here; try again later.\n"
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+def open_streams() -> list[Any]:
+    """The streams that are open now, each with the loop that it belongs to, or None."""
+    found: list[Any] = [(None, stream) for stream in tuple(thread_clock.streams)]
+    for loop, clock in list(loop_clocks.items()):
+        found.extend((loop, stream) for stream in tuple(clock.streams))
+    return found
+
+
+def check_room(stream: BaseStream) -> None:
+    """Raise `TooManyStreams` if this stream would be one too many."""
+    limit = stream.options.max_streams
+    if limit is not None:
+        count = len(thread_clock.streams) + sum(len(clock.streams) for clock in list(loop_clocks.values()))
+        if count >= limit:
+            raise TooManyStreams(limit)
+
+
+def shutdown(grace: float | None = None) -> bool:
+    """End every stream that is open in this process, each with the outcome `shut_down`.
+
+    `grace` is how many seconds those may go on that have an end of their own; None takes
+    each stream's option. Waits until all have ended, and tells whether they have; on an event
+    loop, which must not wait, it returns at once (False unless none was open) and a thread
+    sees to the rest. Raises `InvalidTimeout`.
+    """
+    if grace is not None and (
+        isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace < math.inf
+    ):
+        raise InvalidTimeout(grace)
+    if not open_streams():
+        return True
+    if asyncio._get_running_loop() is not None:
+        _thread.start_new_thread(_end_all, (grace,))
+        return False
+    return _end_all(grace)
+
+
+async def shutdown_async(grace: float | None = None) -> bool:
+    """`shutdown`, awaited."""
+    if not open_streams():
+        return True
+    return await asyncio.get_running_loop().run_in_executor(None, _end_all, grace)
+
+
+def _end_all(grace: float | None) -> bool:
+    began = time.monotonic()
+    latest = began
+    while True:
+        now = time.monotonic()
+        streams = open_streams()
+        if not streams:
+            return True
+        for loop, stream in streams:
+            allowed = stream.options.grace if grace is None else grace
+            latest = max(latest, began + allowed)
+            if now - began >= max(0.0, allowed - LAST_MOMENT) or _has_no_end(stream):
+                _tell(loop, stream, now - began >= allowed)
+        if now >= latest + LAST_MOMENT:
+            _LOG.warning("%d streams are still open %.1f s after their end", len(streams), now - began)
+            return False
+        time.sleep(LOOK_EVERY)
+
+
+def _has_no_end(stream: BaseStream) -> bool:
+    response = stream.response
+    return response is not None and response.endless
+
+
+def _tell(loop: asyncio.AbstractEventLoop | None, stream: Any, is_late: bool) -> None:
+    if stream._ending is not None and not is_late:
+        return
+    ending = stream._ending or StreamEnded("shut_down", "the server is shutting down")
+    # Who has not come to an end by the last moment has a client that takes nothing.
+    act = stream.give_up if stream._ending is not None and is_late else stream.end_early
+    if loop is None:
+        act(ending)
+        return
+    try:
+        loop.call_soon_threadsafe(act, ending)
+    except RuntimeError:  # the loop was closed under its streams
+        stream._go_home()
+
+
+# ---------------------------------------------------------------- signals
+
+
+class SignalChain:
+    """Our part in what a server does about a signal."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self._below: dict[int, Handler] = {}  # the server's handlers
+
+    def hook_in(self) -> None:
+        """Stand before the server's handlers, where there are some and this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in self.SIGNALS:
+            handler = signal.getsignal(number)
+            # Without a handler the process ends at once, which is what its owner chose.
+            if callable(handler) and handler not in (signal.default_int_handler, self._handle):
+                self._below[number] = handler
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        _thread.start_new_thread(_end_all, (None,))
+        self._below[number](number, frame)
+
+
+signals = SignalChain()
