@@ -433,6 +433,12 @@ def _carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterabl
     environ[KEY] = on_worker
     on_worker.start_app(app, environ, copy_context())
     on_worker.wait_head()
+    if stream.refused is not None:
+        environ[KEY] = stream
+        settle(on_worker, "failed")
+        if on_worker.returned is not None:
+            _close_foreign(stream, on_worker.returned[0])
+        return _concluded(stream, stream.refused)
     if on_worker.returned is None:
         on_worker._line = line_of(environ)
         return started(on_worker, on_worker, stream.start_response, None)

@@ -72,6 +72,7 @@ class BaseStream:
     _lingers: bool = False  # the cut waits for the completion to be read
     _abort: StreamAborted | None = None
     _ending: StreamEnded | None = None  # why it was ended from outside: a limit, or shutdown
+    _given_up: bool = False  # its client took nothing for too long
     _home: set[Any] | None = None  # the open streams among which it stands
     _deadline: float | None = None  # of `max_duration`, by the monotonic clock
     _watch: Any = None  # what the clock of `engines.clock` knows of it

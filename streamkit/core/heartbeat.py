@@ -14,6 +14,7 @@ _LINES = {
     # Scripts and style sheets, in which it may come to stand, pass over such a line too.
     "text/html": b"<!-- -->\n",
     # WHATWG HTML, 9.2.6: a line that begins with a colon is ignored, also in the midst of an event.
+    # No blank line after it: there are clients that take one for an event without data.
     "text/event-stream": b":\n",
     # A blank line: the specifications of the line formats let readers pass over it.
     "application/x-ndjson": b"\n",
@@ -32,8 +33,4 @@ def heartbeat_for(media_type: str, tail: bytes, own: bytes | None = None) -> byt
     if tail.endswith(b">") and media_type in ("text/html", "application/xhtml+xml"):
         return b"<!-- -->"
     # Not after a CR: what follows it may be the LF of the same line's end.
-    if not tail.endswith(b"\n"):
-        return None
-    if media_type == "text/event-stream" and tail == b"\n\n":
-        return b":\n\n"  # between two events: a block of its own
-    return _LINES.get(media_type)
+    return _LINES.get(media_type) if tail.endswith(b"\n") else None

@@ -12,7 +12,7 @@ import io
 from abc import abstractmethod
 from collections.abc import Awaitable, Iterable
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..types import Chunk
 from .base import BaseStream
@@ -129,6 +129,9 @@ class AsyncResponseStream(BaseStream):
     The same names as `ResponseStream`; what may wait is awaited. `sync` is the twin for
     worker threads. Hooks may be coroutine functions.
     """
+
+    _senders: Any = frozenset()  # the tasks of a twin's writes that are under way
+
 
     @abstractmethod
     def write(self, data: Chunk, /) -> Awaitable[int]:

@@ -260,6 +260,7 @@ class Channel(BaseStream):
         """The client takes nothing: it is as good as gone."""
         if self._ending is None:
             self._ending = ending
+        self._given_up = True
         log_of(self).debug("%s", ending)
         self.leave()
         if self._carrier is not None:

@@ -325,7 +325,7 @@ def _untold(stream: BaseStream, outcome: Outcome) -> BaseException | None:
     """The error of an end that came from outside the producer, for the error hooks."""
     if stream._head is None:
         return None
-    if stream._ending is not None and stream._connected:
+    if stream._ending is not None and not stream._given_up:
         return None if ends_cleanly(stream, stream._ending) else stream._ending
     if outcome in ("disconnected", "timed_out") and not stream.ignore_disconnect:
         return ClientDisconnected()

@@ -41,17 +41,16 @@ def open_streams() -> list[Any]:
     """The streams that are open now, each with the loop that it belongs to, or None."""
     found: list[Any] = [(None, stream) for stream in tuple(thread_clock.streams)]
     for loop, clock in list(loop_clocks.items()):
-        found.extend((loop, stream) for stream in tuple(clock.streams))
+        if not loop.is_closed():  # else it was closed under its streams
+            found.extend((loop, stream) for stream in tuple(clock.streams))
     return found
 
 
 def check_room(stream: BaseStream) -> None:
     """Raise `TooManyStreams` if this stream would be one too many."""
     limit = stream.options.max_streams
-    if limit is not None:
-        count = len(thread_clock.streams) + sum(len(clock.streams) for clock in list(loop_clocks.values()))
-        if count >= limit:
-            raise TooManyStreams(limit)
+    if limit is not None and len(open_streams()) >= limit:
+        raise TooManyStreams(limit)
 
 
 def shutdown(grace: float | None = None) -> bool:

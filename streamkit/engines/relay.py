@@ -339,9 +339,12 @@ class Relay(LoopWaits):
         """The client takes nothing: it is as good as gone."""
         if self._ending is None:
             self._ending = ending
+        self._given_up = True
         ASGI_LOG.debug("%s", ending)
         self._connected = self._direct = False
         abort_transport(self.server_send)
+        for sender in tuple(self._senders):
+            sender.cancel()
         self._interrupt()
 
     def _interrupt(self) -> None:

@@ -292,7 +292,7 @@ class ScopeStream(Relay):
         if error is not None and not self._connected and (self._cut_off or is_leave(self, error)):
             ASGI_LOG.debug("the client has left: %r", error)
             forget(error)
-            await settle_async(self, "disconnected")
+            await settle_async(self, outcome_of(self))
             return
         if error is None and self.spool is not None:
             error = self.spool.exceeded

@@ -233,6 +233,8 @@ class TaskStream(LoopStream):
 class BridgeStream(LoopStream):
     """Producer on the shared loop thread, reader in the server's thread."""
 
+    _cancelled = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._loop = loop_thread.running()
@@ -249,7 +251,7 @@ class BridgeStream(LoopStream):
         self._task = start(self, context)
         keep(self._task)
         if not self._connected and not self.ignore_disconnect:
-            self._task.cancel()
+            self._cancel()
 
     def leave(self) -> None:
         super().leave()
@@ -261,7 +263,8 @@ class BridgeStream(LoopStream):
         self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
-        if self._task is not None and (not self._done or self._ending is not None):
+        if self._task is not None and not self._cancelled and (not self._done or self._ending is not None):
+            self._cancelled = True  # once: a second one would strike the producer while it tidies up
             self._task.cancel()
 
     def _settle_elsewhere(self) -> None:

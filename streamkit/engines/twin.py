@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from ..core.base import Hook
 from ..core.headers import Headers
 from ..core.stream import AsyncResponseStream, ResponseStream
-from ..errors import StreamError
+from ..errors import ClientDisconnected, StreamError
 from ..types import Chunk, Outcome
 from .pool import pool
 
@@ -30,6 +30,8 @@ class Twin(ResponseStream):
     def __init__(self, origin: AsyncResponseStream, loop: asyncio.AbstractEventLoop) -> None:
         self._origin = origin
         self._loop = loop
+        if not origin._senders:
+            origin._senders = set()
         self.response = origin.response
         self.options = origin.options
         self.request = origin.request
@@ -41,10 +43,19 @@ class Twin(ResponseStream):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def write(self, data: Chunk, /) -> int:
-        async def write() -> int:
-            return await self._origin.write(data)
+        return self._wait_for(self._write(data))
 
-        return self._wait_for(write())
+    async def _write(self, data: Chunk) -> int:
+        origin, task = self._origin, asyncio.current_task()
+        origin._senders.add(task)
+        try:
+            return await origin.write(data)
+        except asyncio.CancelledError:
+            if origin.connected:
+                raise
+            raise ClientDisconnected from None  # cut off: the client took nothing
+        finally:
+            origin._senders.discard(task)
 
     def commit(self) -> None:
         async def commit() -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 from ..core.base import BaseStream
 from ..core.framing import Body
-from ..errors import ApplicationFailed
+from ..errors import ApplicationFailed, TooManyStreams
 from ..types import Environ, WSGIApp
 from .ending import fail, log_error
 from .pool import pool
+from .registry import check_room
 from .thread import ThreadStream
 from .write import RequestStream
 
@@ -36,6 +37,14 @@ class AppStream(ThreadStream):
         """A description is served inside: its stream is the response's."""
         self._pass_hooks_to(stream)
         self.request_stream.is_carried_by(stream)
+
+    def _fix_head_here(self) -> None:
+        try:
+            check_room(self)
+        except TooManyStreams as error:
+            self.request_stream.refused = self._refusal = error
+            raise
+        super()._fix_head_here()
 
     def start_app(self, app: WSGIApp, environ: Environ, context: Context) -> None:
         """Run the application in this context."""

@@ -248,6 +248,7 @@ class RequestStream(ThreadWaits):
         """The client takes nothing: it is as good as gone."""
         if self._ending is None:
             self._ending = ending
+        self._given_up = True
         self._connected = self._direct = False
         if self._line is not None:
             self._line.cut()

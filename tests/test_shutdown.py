@@ -1,0 +1,220 @@
+"""`streamkit.shutdown`: every open stream hears of it, and comes to an end within the grace.
+
+Rule: what has an end of its own may come to it; what has none is told at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from driving import PATIENCE, AsgiServer, until
+from shapes import FUNCTIONS, SHAPES, Run, Serve, Shape, serving
+
+import streamkit
+from streamkit.errors import InvalidTimeout, StreamEnded
+
+EVENTS = "text/event-stream"
+LOUD = ("WARNING", "ERROR", "CRITICAL")
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def served(request: pytest.FixtureRequest) -> Iterator[Serve]:
+    yield from serving(request.param)
+
+
+@pytest.fixture(params=FUNCTIONS, ids=str)
+def functions(request: pytest.FixtureRequest) -> Iterator[Serve]:
+    yield from serving(request.param)
+
+
+def ticking() -> Run:
+    pause = threading.Event()
+    for number in range(100_000):
+        yield b"data: %d\n\n" % number
+        pause.wait(0.005)
+
+
+def test_an_open_event_stream_gets_a_farewell_and_a_clean_end(
+    served: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """X14"""
+    outcomes: list[object] = []
+    options = {"on_finish": lambda stream: outcomes.append(stream.outcome)}
+    answer = served(ticking, content_type=EVENTS, options=options)
+    assert answer.read() == b"data: 0\n\n"
+    assert streamkit.shutdown(grace=PATIENCE if served.shape.described else 0.6)
+    assert answer.finish().complete
+    last = answer.body.decode().split("\n\n")[-2]
+    found = re.fullmatch(r"retry: (\d+)", last)
+    assert found, last
+    assert 1600 <= int(found[1]) <= 2400
+    assert outcomes == ["shut_down"]
+    assert [record for record in caplog.records if record.levelname in LOUD] == []
+
+
+def test_a_body_with_an_end_may_come_to_it(served: Serve) -> None:
+    last = threading.Event()
+    ended: list[bool] = []
+
+    def program() -> Run:
+        yield b"a"
+        assert last.wait(PATIENCE)
+        yield b"b"
+
+    answer = served(program)
+    assert answer.read() == b"a"
+    ending = threading.Thread(target=lambda: ended.append(streamkit.shutdown(grace=PATIENCE)))
+    ending.start()
+    last.set()
+    assert answer.finish().body == b"ab"
+    assert answer.complete
+    ending.join(PATIENCE)
+    assert ended == [True]
+
+
+def test_a_body_that_does_not_come_to_its_end_is_cut(served: Serve) -> None:
+    outcomes: list[object] = []
+    errors: list[type] = []
+    options = {
+        "on_finish": lambda stream: outcomes.append(stream.outcome),
+        "on_error": lambda stream, error: errors.append(type(error)),
+    }
+    answer = served(ticking, options=options)
+    assert answer.read() == b"data: 0\n\n"
+    assert streamkit.shutdown(grace=0.6)
+    answer.finish()
+    assert not answer.complete
+    assert isinstance(answer.error, StreamEnded)
+    assert (outcomes, errors) == (["shut_down"], [StreamEnded])
+
+
+def test_a_stream_that_is_kept_open_ends_cleanly_whatever_its_type(functions: Serve) -> None:
+    def program() -> Run:
+        yield b"a"
+
+    answer = functions(program, keep_open=True)
+    assert answer.read() == b"a"
+    assert streamkit.shutdown(grace=PATIENCE)
+    assert answer.finish().complete
+    assert answer.error is None
+
+
+def test_a_silent_producer_does_not_hold_the_shutdown_up(functions: Serve) -> None:
+    told = threading.Event()
+
+    def program() -> Run:
+        yield b"data: 1\n\n"
+        assert told.wait(PATIENCE)
+
+    answer = functions(program, content_type=EVENTS)
+    assert answer.read() == b"data: 1\n\n"
+    began = time.monotonic()
+    if functions.shape.awaits:
+        told.set()  # it is told by a cancellation, which waits for the step that is under way
+    streamkit.shutdown(grace=PATIENCE)
+    assert answer.rest().startswith(b"retry: ")
+    assert time.monotonic() - began < PATIENCE
+    told.set()
+
+
+def test_a_client_that_takes_nothing_does_not_hold_the_shutdown_up(functions: Serve) -> None:
+    outcomes: list[object] = []
+
+    def program() -> Run:
+        for _ in range(10_000):
+            yield b"x" * 16_384
+
+    options = {"on_finish": lambda stream: outcomes.append(stream.outcome)}
+    answer = functions(program, window=0, options=options)
+    assert answer.read()
+    streamkit.shutdown(grace=0.2)
+    assert until(lambda: outcomes == ["shut_down"]), outcomes
+    assert functions.ended()
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.described], ids=str)
+def test_a_stream_may_begin_after_a_shutdown(shape: Shape) -> None:
+    """Whether requests still come is the server's affair."""
+
+    def program() -> Run:
+        yield b"a"
+
+    for served in serving(shape):
+        first = served(ticking, content_type=EVENTS)
+        first.read()
+        assert streamkit.shutdown(grace=PATIENCE)
+        assert served(program).finish().body == b"a"
+
+
+def test_without_an_open_stream_there_is_nothing_to_wait_for() -> None:
+    assert streamkit.shutdown() is True
+    assert streamkit.shutdown(grace=0) is True
+
+
+@pytest.mark.parametrize("grace", [-1, "5", True, float("inf"), float("nan")])
+def test_a_grace_that_is_no_time_is_refused(grace: Any) -> None:
+    with pytest.raises(InvalidTimeout, match="seconds"):
+        streamkit.shutdown(grace)
+
+
+def test_the_lifespans_shutdown_ends_open_streams_before_the_app_hears_of_it() -> None:
+    """Servers send it when they have stopped accepting; granian and daphne never get so far."""
+    order: list[str] = []
+
+    async def producer(stream: Any) -> None:
+        stream.on_finish(lambda stream: order.append(f"the stream: {stream.outcome}"))
+        await stream.write("data: 1\n\n")
+        await asyncio.Event().wait()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            while (message := await receive())["type"] != "lifespan.shutdown":
+                await send({"type": f"{message['type']}.complete"})
+            order.append("the app")
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        await streamkit.stream(producer, content_type=EVENTS)(scope, receive, send)
+
+    async def lifespan(wrapped: Any) -> list[str]:
+        said: list[str] = []
+        asked = iter(["lifespan.startup", "lifespan.shutdown"])
+
+        async def receive() -> dict[str, str]:
+            return {"type": next(asked)}
+
+        async def send(message: dict[str, str]) -> None:
+            said.append(message["type"])
+
+        await wrapped({"type": "lifespan"}, receive, send)
+        return said
+
+    wrapped = streamkit.wrap(app)
+    with AsgiServer(wrapped) as server:
+        answer = server.request()
+        assert answer.read() == b"data: 1\n\n"
+        said = asyncio.run_coroutine_threadsafe(lifespan(wrapped), server.loop).result(PATIENCE)
+        answer.finish()
+    assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert order == ["the stream: shut_down", "the app"]
+
+
+def test_on_an_event_loop_it_does_not_wait() -> None:
+    async def producer(stream: Any) -> None:
+        await stream.write("data: 1\n\n")
+        await asyncio.Event().wait()
+
+    with AsgiServer(streamkit.stream(producer, content_type=EVENTS)) as server:
+        answer = server.request()
+        assert answer.read() == b"data: 1\n\n"
+
+        async def ask() -> bool:
+            return streamkit.shutdown(PATIENCE)
+
+        assert asyncio.run_coroutine_threadsafe(ask(), server.loop).result(PATIENCE) is False
+        assert answer.finish().complete
