@@ -208,6 +208,7 @@ class _Exchange:
         self.puller: asyncio.Task[Any] | None = None  # the request's own task, while it may be cut off
         self.task: asyncio.Task[Any] | None = None  # the same
         self.cut_off = False
+        self.last = False  # the last message is on its way
 
     async def run(self) -> None:
         """Start the producer and send what it makes, to whatever end."""
@@ -281,7 +282,9 @@ class _Exchange:
             self.puller = asyncio.current_task()
 
     def _left(self) -> None:
-        """The client has left."""
+        """The client has left; servers say so too of one that has got everything."""
+        if self.last:
+            return
         self.stream.leave()
         if self.puller is not None and not self.stream.ignore_disconnect:
             self.cut_off = True
@@ -341,11 +344,13 @@ class _Exchange:
                     break
                 ended = stream._done and not stream._chunks and stream._error is None
                 sending = True
+                self.last = ended
                 await self.send({"type": "http.response.body", "body": chunk, "more_body": not ended})
                 if ended:  # the end travels with the last chunk
                     return
             sending = True
             if stream.connected:
+                self.last = True
                 await self.send(body_message(b"", more=False))
         except OSError as error:
             if not sending:  # the producer's own
