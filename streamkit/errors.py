@@ -6,6 +6,8 @@
     ├── InvalidTimeout          (ValueError)       a wait of less than nothing
     ├── ProducerError           (TypeError)        what was given makes no chunks
     ├── UnsupportedData         (TypeError)        what was written is neither text nor bytes
+    ├── EventFieldError         (ValueError)       a field of an event that cannot be sent
+    ├── EventTooLong            (ValueError)       an event to be decoded that passes the limit
     ├── NotAnApplication        (TypeError)        what was wrapped is neither WSGI nor ASGI
     ├── ProtocolViolation                          the application broke PEP 3333 or the ASGI spec
     ├── EngineUnavailable                          nothing here can carry the stream that way
@@ -29,7 +31,7 @@ wanted and what came.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
     "AlreadyCommitted",
@@ -41,6 +43,8 @@ __all__ = [
     "BufferLimitExceeded",
     "ClientDisconnected",
     "EngineUnavailable",
+    "EventFieldError",
+    "EventTooLong",
     "HeaderError",
     "InvalidTimeout",
     "NotAnApplication",
@@ -105,6 +109,30 @@ class UnsupportedData(StreamKitError, TypeError):
             "a stream takes str, bytes, bytearray or memoryview, "
             f"but got {type(self.value).__name__}: {shown} (`stream << value` writes str(value))"
         )
+
+
+class EventFieldError(StreamKitError, ValueError):
+    """A `field` of an event that cannot be sent: what was `wanted`, and the `value` that came."""
+
+    def __init__(self, field: str, wanted: str, value: object) -> None:
+        super().__init__(field, wanted, value)
+        self.field, self.wanted, self.value = field, wanted, value
+
+    def __str__(self) -> str:
+        shown = repr(self.value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        return f"{self.field}: wanted {self.wanted}, got {type(self.value).__name__}: {shown}"
+
+
+class EventTooLong(StreamKitError, ValueError):
+    """An event to be decoded passed `limit` bytes; `events` are those that came whole just before it."""
+
+    def __init__(self, limit: int, events: Sequence[Any]) -> None:
+        super().__init__(limit, events)
+        self.limit, self.events = limit, events
+
+    def __str__(self) -> str:
+        return f"an event passes the {self.limit} bytes that may be held for one"
 
 
 class NotAnApplication(StreamKitError, TypeError):

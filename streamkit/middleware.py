@@ -54,11 +54,14 @@ def wrap(
     """
     if kind not in (None, "wsgi", "asgi"):
         raise OptionsError([f"kind: wanted 'wsgi', 'asgi' or None, got {kind!r}"])
-    middleware = wsgi.StreamingMiddleware if (kind or _kind_of(app)) == "wsgi" else asgi.StreamingMiddleware
+    middleware = (
+        wsgi.StreamingMiddleware if (kind or kind_of_app(app)) == "wsgi" else asgi.StreamingMiddleware
+    )
     return middleware(app, options, **overrides)
 
 
-def _kind_of(app: Any) -> Kind:
+def kind_of_app(app: Any) -> Kind:
+    """Which interface this application speaks; `NotAnApplication` if that cannot be told."""
     if not callable(app):
         raise NotAnApplication(
             "wanted a WSGI application (environ, start_response) or an ASGI application "

@@ -10,8 +10,9 @@ iterable is returned; until then an error is a real 500, raised to whoever would
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from .core.base import BaseStream
@@ -27,6 +28,7 @@ from .engines.bodies import (
     Reader,
     discard,
     head_only,
+    plain_answer,
     refuse,
     reject,
     started,
@@ -104,7 +106,7 @@ class StreamingMiddleware:
         try:
             body = self.app(environ, stream.start)
         except BaseException as error:
-            return _concluded(stream, error)
+            return _answer_of(environ, stream, partial(_concluded, stream, error))
         answer = stream.answer
         if answer is not None and (type(body) is list or type(body) is tuple) and stream.plain:
             status, headers, exc_info = answer
@@ -118,7 +120,7 @@ class StreamingMiddleware:
             else:
                 start_response(status, headers, exc_info)
             return body
-        return _answered(stream, body)
+        return _answer_of(environ, stream, partial(_answered, stream, body))
 
 
 _new = object.__new__
@@ -128,6 +130,19 @@ _NOTHING: Answer | None = None
 _KNOWN_PLAIN = frozenset(
     {"text/html; charset=utf-8", "application/json", "text/plain", "text/plain; charset=utf-8", "text/html"}
 )
+
+
+def _answer_of(
+    environ: Environ, stream: RequestStream, answer: Callable[[], Iterable[bytes]]
+) -> Iterable[bytes]:
+    """The answer, which is a real 500 also on uWSGI: that sends nothing when an application raises."""
+    try:
+        return answer()
+    except Exception as error:
+        if "uwsgi.version" not in environ or stream.outer is not None or stream._server_started:
+            raise
+        WSGI_LOG.error("answered 500: the application failed before its first chunk", exc_info=error)
+        return plain_answer(stream.start_response, 500, "Internal Server Error\n")
 
 
 def _answered(stream: RequestStream, body: Any) -> Iterable[bytes]:

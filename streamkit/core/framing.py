@@ -8,6 +8,7 @@ ours: the server frames the body, this module only says what it is handed.
 from __future__ import annotations
 
 import re
+import sys
 from enum import Enum
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ class Request(NamedTuple):
     method: str
     version: tuple[int, int]
     closes: bool  # the client said "Connection: close"
+    hangs: bool = False  # the server leaves the client waiting when an application raises in mid-stream
 
     @classmethod
     def of_environ(cls, environ: Environ) -> Request:
@@ -46,11 +48,21 @@ class Request(NamedTuple):
     @classmethod
     def of_scope(cls, scope: Scope) -> Request:
         protocol = scope.get("http_version", "1.1")
-        if protocol == "1.1":
+        hangs = _hangs(scope, protocol)
+        if protocol == "1.1" and not hangs:
             method = scope["method"]
             return _USUAL.get(method) or cls(method, (1, 1), False)
         connection = b",".join(value for name, value in scope["headers"] if name == b"connection")
-        return cls(scope["method"], version_of(protocol), "close" in options_of(connection.decode("latin-1")))
+        closes = "close" in options_of(connection.decode("latin-1"))
+        return cls(scope["method"], version_of(protocol), closes, hangs)
+
+
+def _hangs(scope: Scope, protocol: str) -> bool:
+    """Known by what the servers that run here say of themselves: no version, or 2.1."""
+    version = scope.get("asgi", {}).get("spec_version")
+    if version is None:
+        return "daphne.server" in sys.modules
+    return version == "2.1" and not protocol.startswith("1") and "hypercorn" in sys.modules
 
 
 # The requests of almost every day, made once.

@@ -9,13 +9,13 @@ last bytes, and gives nothing where one could become part of what the applicatio
 
 from __future__ import annotations
 
+from .events import HEARTBEAT as EVENT_STREAM_HEARTBEAT
+
 # A line of its own each; inside an unfinished line there is no room for one.
 _LINES = {
     # Scripts and style sheets, in which it may come to stand, pass over such a line too.
     "text/html": b"<!-- -->\n",
-    # WHATWG HTML, 9.2.6: a line that begins with a colon is ignored, also in the midst of an event.
-    # No blank line after it: there are clients that take one for an event without data.
-    "text/event-stream": b":\n",
+    "text/event-stream": EVENT_STREAM_HEARTBEAT,
     # A blank line: the specifications of the line formats let readers pass over it.
     "application/x-ndjson": b"\n",
     "application/ndjson": b"\n",

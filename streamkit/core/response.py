@@ -47,6 +47,7 @@ class StreamingResponse:
     Raises `ProducerError`, `HeaderError` and `OptionsError`, all before anything is sent.
     """
 
+    _asgi_single_callable = True  # asgiref's word for an application of ASGI 3; `__call__` serves both kinds
     _wsgi: ClassVar[Callable[..., Iterable[bytes]]]
     _asgi: ClassVar[Callable[..., Awaitable[None]]]
     _served = False

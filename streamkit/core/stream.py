@@ -132,7 +132,6 @@ class AsyncResponseStream(BaseStream):
 
     _senders: Any = frozenset()  # the tasks of a twin's writes that are under way
 
-
     @abstractmethod
     def write(self, data: Chunk, /) -> Awaitable[int]:
         """Send `str` or bytes; the awaited result is the number of bytes."""

@@ -189,9 +189,10 @@ def _whole(stream: ChannelStream, reader: Reader, start_response: StartResponse)
     return HeldBody(spool, stream)
 
 
-def _plain_answer(
+def plain_answer(
     start_response: StartResponse, status: int, text: str, more: Iterable[tuple[str, str]] = ()
 ) -> Iterable[bytes]:
+    """A short response in plain text, whole."""
     body = text.encode()
     start_response(
         status_line(status),
@@ -205,20 +206,20 @@ def reject(start_response: StartResponse, request: Request) -> Iterable[bytes]:
     if request.method == "HEAD":
         start_response(status_line(505), [("Content-Type", "text/plain; charset=utf-8")])
         return iter((b"",))
-    return _plain_answer(start_response, 505, "This response needs HTTP/1.1 or later.\n")
+    return plain_answer(start_response, 505, "This response needs HTTP/1.1 or later.\n")
 
 
 def too_many(start_response: StartResponse, error: TooManyStreams) -> Iterable[bytes]:
     """Answer a client for whom there is no stream left now."""
     WSGI_LOG.warning("answered 503: %s", error)
-    return _plain_answer(start_response, 503, TOO_MANY, [("Retry-After", str(RETRY_AFTER))])
+    return plain_answer(start_response, 503, TOO_MANY, [("Retry-After", str(RETRY_AFTER))])
 
 
 def refuse(start_response: StartResponse, error: BufferLimitExceeded, spool: Spool | None) -> Iterable[bytes]:
     if spool is not None:
         spool.close()
     WSGI_LOG.warning("answered 505: %s", error)
-    return _plain_answer(start_response, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n")
+    return plain_answer(start_response, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n")
 
 
 def head_only(

@@ -82,6 +82,8 @@ def look_at_channel(stream: Channel, now: float) -> None:
         if stream._wake is not None:
             # Under the mutex: the server's thread is with us, so the connection is this one still.
             left = stream._line is not None and stream._line.left()
+            if left and stream._line is not None:
+                stream._line.cut()  # a client that only stopped sending must not take half a body for whole
             if not left and _wants_heartbeat(stream, silence):
                 stream.beat_now()
         else:

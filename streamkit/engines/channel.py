@@ -266,8 +266,10 @@ class Channel(BaseStream):
         if self._carrier is not None:
             self._carrier.give_up()
         else:
-            if self._line is not None:
-                self._line.cut()
+            with self._mutex:
+                # Before its outcome is set the server has not closed the connection, nor opened another.
+                if self._line is not None and self._outcome is None:
+                    self._line.cut()
             self._settle_elsewhere()
 
     def _settle_elsewhere(self) -> None:
@@ -309,6 +311,8 @@ class Channel(BaseStream):
                 self._wake = signal.release
             signal.acquire()
         self.raise_error()
+        if self._given_up and self._ending is not None:
+            raise self._ending  # the client may come to life again, and take half a body for whole
         return None
 
     def _park(self, ready: Callable[[], bool], timeout: float | None) -> bool:

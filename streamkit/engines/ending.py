@@ -106,7 +106,10 @@ def ends_cleanly(stream: BaseStream, error: BaseException) -> bool:
     """Whether a body that ends with this error may look whole."""
     if is_held(stream):
         return False
-    if stream.options.on_failure == "finish" or media_type_of(stream.content_type) in ENDS_CLEANLY:
+    options = stream.options
+    if options.on_failure == "finish" or (stream.request.hangs and "on_failure" not in options.given):
+        return True
+    if media_type_of(stream.content_type) in ENDS_CLEANLY:
         return True
     response = stream.response
     # What has no end of its own cannot be taken for whole.

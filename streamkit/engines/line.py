@@ -14,6 +14,7 @@ import importlib
 import os
 import select
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ class Line:
         """Whether the client has closed its side, as far as can be seen."""
         if self._asked is not None:
             return bool(self._asked())
-        poll = getattr(select, "poll", None)  # eventlet takes it away
+        poll = _poll()
         if self._descriptor is None or poll is None or not _HUNG_UP:
             return False
         looking = poll()
@@ -53,6 +54,15 @@ class Line:
             except OSError:
                 return False  # it has ended by itself
         return True
+
+
+def _poll() -> Callable[[], Any] | None:
+    """The system's own `poll`: gevent's tells nothing of half-closed connections, eventlet has none."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None:
+        original: Callable[[], Any] | None = monkey.get_original("select", "poll")
+        return original
+    return getattr(select, "poll", None)
 
 
 def line_of(environ: Environ) -> Line | None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .wire import Connection, Reply, fetch
+from .wire import BadFraming, Connection, Reply, fetch
 
 ROOT = Path(__file__).resolve().parents[2]
 START_BOUND = 60.0  # seconds; a busy machine imports slowly
@@ -243,7 +243,7 @@ def _answers(child: subprocess.Popen[bytes], port: int) -> bool:
     while child.poll() is None and time.monotonic() < bound:
         try:
             fetch(port, "/plain")
-        except OSError:
+        except (OSError, BadFraming):  # a server that comes up, or dies
             time.sleep(LOOK_EVERY)
         else:
             return True
