@@ -71,7 +71,6 @@ COLUMNS: dict[str, tuple[str, str]] = {
 H2 = "hypercorn asgi, HTTP/2"
 NOT_ASKED = {(H2, "http_1_0"), (H2, "http_1_0_closing")}
 
-SILENT = "uWSGI answers nothing at all to an app that raises, whether it streams or not."
 CLEAN_END = (
     "The server ends the body in order whatever the app raises. Use a media type that declares its "
     "errors, or a Content-Length."
@@ -81,8 +80,9 @@ NO_FRAMING = (
     "for half a one. Use a media type that declares its errors."
 )
 HANGS = (
-    "daphne leaves the connection open when an app raises, and answers no later exception of that process. "
-    'Set `on_failure="finish"`, and use a media type that declares its errors.'
+    "The server leaves its client waiting when an app raises (daphne then answers no later exception of "
+    'that process). So streamkit ends the body in order there, unless `on_failure="abort"` is set. Use a '
+    "media type that declares its errors."
 )
 CHUNKS = 'The server sends chunks to HTTP/1.0 too. `http10="buffer"` avoids it.'
 LAST_CHUNK = "The server sends a last chunk after the reply to a HEAD, which spoils the next reply."
@@ -106,10 +106,9 @@ CUTS = "daphne cuts its connections before an app can hear of it: the outcome is
 ROUTER, SOCKET = "uWSGI http, auto-chunked", "uWSGI http-socket"
 UNTELLING = ("hypercorn wsgi", "a2wsgi on uvicorn")
 CAUSES: list[tuple[str, str, tuple[str, ...]]] = [
-    ("error_before", SILENT, (SOCKET, ROUTER)),
     ("error_after", CLEAN_END, (ROUTER, "mod_wsgi daemon", "granian wsgi")),
     ("error_after", NO_FRAMING, (SOCKET,)),
-    ("error_after", HANGS, ("daphne",)),
+    ("error_after", HANGS, (H2, "daphne")),
     ("http_1_0_closing", CHUNKS, ("werkzeug", "uvicorn httptools", "a2wsgi on uvicorn")),
     ("head", LAST_CHUNK, ("gevent pywsgi", ROUTER)),
     ("leave_active", NEVER_TOLD, UNTELLING),
