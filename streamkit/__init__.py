@@ -6,7 +6,7 @@
 Rule: the face hands names on and holds no logic.
 """
 
-from . import asgi, errors, wsgi
+from . import asgi, errors, sse, wsgi
 from .core.completion import html_completion
 from .core.headers import Headers
 from .core.response import StreamingResponse, stream
@@ -40,6 +40,7 @@ from .errors import (
 )
 from .middleware import wrap
 from .options import Options
+from .sse import AsyncEventStream, EventStream, ServerSentEvent, event_stream
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ __all__ = [
     "AlreadyCommitted",
     "AlreadyServed",
     "ApplicationFailed",
+    "AsyncEventStream",
     "AsyncResponseStream",
     "BodyNotAllowed",
     "BodyTooLong",
@@ -55,6 +57,7 @@ __all__ = [
     "ClientDisconnected",
     "EngineUnavailable",
     "EventFieldError",
+    "EventStream",
     "EventTooLong",
     "HeaderError",
     "Headers",
@@ -65,6 +68,7 @@ __all__ = [
     "ProducerError",
     "ProtocolViolation",
     "ResponseStream",
+    "ServerSentEvent",
     "StreamAborted",
     "StreamClosed",
     "StreamEnded",
@@ -76,8 +80,10 @@ __all__ = [
     "__version__",
     "asgi",
     "errors",
+    "event_stream",
     "html_completion",
     "shutdown",
+    "sse",
     "stream",
     "wrap",
     "wsgi",

@@ -30,6 +30,7 @@ from .engines.ending import (
     settle,
     settle_async,
 )
+from .engines.faces import faced
 from .engines.inbox import Inbox
 from .engines.messages import (
     abort_transport,
@@ -152,10 +153,11 @@ async def respond(
     carrier = outer if isinstance(outer, ScopeStream) else None
     if options is None:
         options = carrier.options if carrier is not None else _DEFAULTS
+    response.begin()
+    response = response.for_request(scope)
     options = response.options_over(options)
     request = Request.of_scope(scope)
     engine = response.engine_for(app_wide=options.engine)
-    response.begin()
     stream, reader = _reader(response, options, request, engine)
     if carrier is not None:
         carrier.is_carried_by(stream)
@@ -179,7 +181,7 @@ def _reader(
     response: StreamingResponse, options: Options, request: Request, engine: EngineName
 ) -> tuple[ChannelStream, Reader]:
     if engine == "thread":
-        on_thread = ThreadStream(options, request, ASGI_LOG, response)
+        on_thread = faced(ThreadStream, response, asynchronous=False)(options, request, ASGI_LOG, response)
         return on_thread, on_thread
     pulled = (
         response.kind is Kind.ASYNC_ITERABLE
@@ -192,7 +194,7 @@ def _reader(
     if pulled:
         stream = TaskStream(options, request, ASGI_LOG, response, UNBOUNDED)
         return stream, AsyncPull(stream)
-    stream = TaskStream(options, request, ASGI_LOG, response)
+    stream = faced(TaskStream, response, asynchronous=True)(options, request, ASGI_LOG, response)
     return stream, stream
 
 

@@ -45,6 +45,7 @@ from .engines.ending import (
     outcome_of,
     settle,
 )
+from .engines.faces import faced
 from .engines.line import line_of
 from .engines.pull import UNBOUNDED, Pull
 from .engines.registry import check_room, signals
@@ -318,10 +319,11 @@ def respond(
     outer = environ.get(KEY)
     if options is None:
         options = outer.options if isinstance(outer, (RequestStream, AppStream)) else _DEFAULTS
+    response.begin()
+    response = response.for_request(environ)
     options = response.options_over(options)
     request = Request.of_environ(environ)
     engine = response.engine_for(app_wide=options.engine)
-    response.begin()
     stream, reader = _reader(response, options, request, engine)
     if isinstance(outer, (RequestStream, AppStream)):
         outer.is_carried_by(stream)
@@ -349,7 +351,7 @@ def _reader(
     response: StreamingResponse, options: Options, request: Request, engine: str
 ) -> tuple[ChannelStream, Reader]:
     if engine == "task":
-        bridge = BridgeStream(options, request, WSGI_LOG, response)
+        bridge = faced(BridgeStream, response, asynchronous=True)(options, request, WSGI_LOG, response)
         return bridge, bridge
     asks_for_thread = response.engine == "thread" or options.engine == "thread"
     pulled = (
@@ -360,7 +362,7 @@ def _reader(
         and options.commit_after_for(response.media_type) is None
     )
     if not pulled:
-        stream = ThreadStream(options, request, WSGI_LOG, response)
+        stream = faced(ThreadStream, response, asynchronous=False)(options, request, WSGI_LOG, response)
         return stream, stream
     stream = ThreadStream(options, request, WSGI_LOG, response, UNBOUNDED)
     return stream, Pull(stream, inherited(options.excluded_context))

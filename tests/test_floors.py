@@ -19,6 +19,8 @@ FLOORS = {
     "options.py": 2,
     "core": 3,
     "engines": 4,
+    "sse.py": 4,
+    "downloads.py": 4,
     "wsgi.py": 5,
     "asgi.py": 5,
     "middleware.py": 6,

@@ -121,7 +121,7 @@ def test_where_nothing_is_invisible_there_is_no_heartbeat(
 def test_a_response_may_bring_a_heartbeat_of_its_own(shape: Shape) -> None:
     told = threading.Event()
     for served in serving(shape):
-        answer = served(until_told(told, b"a"), heartbeat=b"\0", options={"heartbeat": 0.1})
+        answer = served(until_told(told, b"a"), heartbeat_bytes=b"\0", options={"heartbeat": 0.1})
         assert (answer.read(), answer.read()) == (b"a", b"\0")
         told.set()
 

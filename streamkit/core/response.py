@@ -41,7 +41,7 @@ class StreamingResponse:
     - `on_error(stream, error)`: called once for each error after the commit.
     - `engine`: `thread` or `task`, where the choice is not to be left to streamkit.
     - `resources`: context managers entered before the producer runs, left after it has ended.
-    - `heartbeat`: bytes that say nothing in this body, where its media type has none of its own.
+    - `heartbeat_bytes`: bytes that say nothing in this body, where its media type has none of its own.
     - `options`: options of this response, over those of the app.
 
     Raises `ProducerError`, `HeaderError` and `OptionsError`, all before anything is sent.
@@ -51,6 +51,8 @@ class StreamingResponse:
     _wsgi: ClassVar[Callable[..., Iterable[bytes]]]
     _asgi: ClassVar[Callable[..., Awaitable[None]]]
     _served = False
+    # What producers get has these over a plain stream's methods: for sync ones, and for async ones.
+    faces: ClassVar[tuple[type, type] | None] = None
     media_type: str  # in lower case, without parameters
     endless: bool  # no end can be expected, so the body cannot be held whole
 
@@ -68,7 +70,7 @@ class StreamingResponse:
         on_error: Callable[..., object] | None = None,
         engine: EngineName | None = None,
         resources: Iterable[Resource] = (),
-        heartbeat: bytes | None = None,
+        heartbeat_bytes: bytes | None = None,
         options: Options | Mapping[str, Any] | None = None,
     ) -> None:
         self.producer: Any = producer
@@ -82,13 +84,13 @@ class StreamingResponse:
         self.content_length = _length_or_none(content_length)
         self.engine = engine
         self.resources: tuple[Any, ...] = tuple(resources) if resources else ()
-        self.heartbeat = heartbeat
+        self.heartbeat_bytes = heartbeat_bytes
         self.media_type, self.endless = _nature(self.headers, keep_open or loop)
         self.options = None if options is None else Options.of(options, {})
         if engine is not None and engine not in _ENGINES:
             raise OptionsError([f"engine: wanted one of {', '.join(_ENGINES)} or None, got {engine!r}"])
-        if heartbeat is not None and (not isinstance(heartbeat, bytes) or not heartbeat):
-            raise OptionsError([f"heartbeat: wanted some bytes or None, got {heartbeat!r}"])
+        if heartbeat_bytes is not None and (not isinstance(heartbeat_bytes, bytes) or not heartbeat_bytes):
+            raise OptionsError([f"heartbeat_bytes: wanted some bytes or None, got {heartbeat_bytes!r}"])
         if loop and self.kind.is_iterable:
             raise ProducerError("loop=True repeats its producer: wanted a function, not an iterable")
 
@@ -100,6 +102,14 @@ class StreamingResponse:
     def options_over(self, app_wide: Options) -> Options:
         """The app's options with this response's own over them."""
         return app_wide if self.options is None else app_wide.merged(self.options)
+
+    def for_request(self, request: Any) -> StreamingResponse:
+        """What answers this request (a WSGI environ or an ASGI scope): this, or something in its place."""
+        return self
+
+    def last_words(self, outcome: str) -> bytes:
+        """What the body says last, where it says how it has ended."""
+        return b""
 
     def begin(self) -> None:
         """Note that serving begins; an iterator can be served once only (`AlreadyServed`)."""

@@ -53,7 +53,7 @@ def heartbeat_of(stream: BaseStream) -> bytes | None:
     """What may be sent now to say nothing."""
     if stream._head is None or stream._body is not Body.STREAM or stream._limit is not None:
         return None
-    own = stream.response.heartbeat if stream.response is not None else None
+    own = stream.response.heartbeat_bytes if stream.response is not None else None
     return heartbeat_for(media_type_of(value_of(stream._head[1], "content-type") or ""), stream._tail, own)
 
 

@@ -121,7 +121,8 @@ def last_words(stream: BaseStream, ending: StreamEnded) -> tuple[bytes, bool]:
     if is_held(stream):
         return b"", False
     if media_type_of(stream.content_type) == "text/event-stream" and stream._limit is None:
-        return farewell(ending, random.random(), stream.tail), True
+        said = stream.response.last_words(ending.outcome) if stream.response is not None else b""
+        return said + farewell(ending, random.random(), stream.tail), True
     words, clean = _completion(stream, ending)
     try:
         return (stream._encode(words) if words else b""), clean
@@ -143,7 +144,9 @@ def _completion(stream: BaseStream, error: BaseException) -> tuple[bytes | str |
     if stream._limit is not None or stream._body is not Body.STREAM:
         return None, clean and stream._limit is None
     try:
-        return completion_for(content_type, stream.options.completion, stream, error), clean
+        words = completion_for(content_type, stream.options.completion, stream, error)
+        said = stream.response.last_words("failed") if stream.response is not None else b""
+        return (stream._encode(words or "") + said if said else words), clean
     except Exception as fault:
         log_error(stream, "a completion failed", fault)
         return None, clean

@@ -34,6 +34,7 @@ from .ending import (
     run_commit_hooks,
     settle_async,
 )
+from .faces import faced
 from .loop import loop_thread
 from .thread import may_go_on
 from .twin import Twin
@@ -180,7 +181,7 @@ class LoopStream(Channel, LoopWaits):
 
     @property
     def sync(self) -> ResponseStream:
-        return Twin(self, self._loop)
+        return faced(Twin, self.response, asynchronous=False)(self, self._loop)
 
 
 class TaskStream(LoopStream):
