@@ -18,9 +18,8 @@ it comes back after `retry`, unless `done` has told it not to.
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from .core.events import (
     Decoder,
@@ -31,6 +30,7 @@ from .core.events import (
     encode_fields,
 )
 from .core.producers import Kind
+from .core.replay import AsyncItems, History, Items, Replay, async_function, function
 from .core.request import header_of, query_of
 from .core.response import StreamingResponse
 from .core.stream import AsyncResponseStream, ResponseStream
@@ -52,60 +52,12 @@ __all__ = [
 
 CONTENT_TYPE = "text/event-stream"  # without a charset: "always encoded as UTF-8" -- WHATWG HTML, 9.2.6
 DONE = "streamkit.done"  # the id by which a client is known that is not to come back
-RESET_EVENT = "stream-reset"
 END_EVENT = "streamkit.end"
 
 _LEFT_OUT: Any = object()
 _NO_CONTENT = 204  # "A client can be told to stop reconnecting using HTTP 204 No Content" -- 9.2.1
 
 Self = TypeVar("Self", bound="_Events")
-
-
-class Replay(Protocol):
-    """Where the events are found that a client missed."""
-
-    def since(self, last_event_id: str, /) -> Iterable[ServerSentEvent] | None:
-        """The events after this one, oldest first; None if that is no longer known.
-
-        May be a coroutine function where the producer is asynchronous.
-        """
-
-
-class History:
-    """The last `size` events, kept in this process; a `Replay` that fills itself.
-
-    Given as `replay=`, it keeps each event with an id that a stream sends, once whatever the number
-    of streams. It may also be filled by hand. Safe to use from any thread.
-    """
-
-    def __init__(self, size: int = 1000) -> None:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise OptionsError([f"size: wanted a whole number of events from 1 up, got {size!r}"])
-        self.size = size
-        self._events: OrderedDict[str, ServerSentEvent] = OrderedDict()
-
-    def add(self, event: ServerSentEvent) -> None:
-        """Keep this event; one whose id is known, or that has none, changes nothing."""
-        if event.id is None:
-            return
-        # Each of these is one step of the interpreter: no lock, so nothing that one could hold up.
-        self._events.setdefault(str(event.id), event)
-        while len(self._events) > self.size:
-            try:
-                self._events.popitem(last=False)
-            except KeyError:
-                break
-
-    def since(self, last_event_id: str) -> list[ServerSentEvent] | None:
-        """The events after this one, oldest first; None if it is not among those kept."""
-        kept = list(self._events.items())
-        for index, (id, _) in enumerate(kept):
-            if id == last_event_id:
-                return [event for _, event in kept[index + 1 :]]
-        return None
-
-    def __len__(self) -> int:
-        return len(self._events)
 
 
 class _Events:
@@ -301,124 +253,17 @@ class EventStreamResponse(StreamingResponse):
         mine.last_event_id = last or None
         missed = self.replay if mine.last_event_id is not None else None
         if self.kind is Kind.ITERABLE:
-            mine.producer = _Items(mine, self._source, missed)
+            mine.producer = Items(mine, self._source, missed)
         elif self.kind is Kind.ASYNC_ITERABLE:
-            mine.producer = _AsyncItems(mine, self._source, missed)
+            mine.producer = AsyncItems(mine, self._source, missed)
         elif missed is not None or self.end_event:
-            mine.producer = (_async_function if self.kind.is_async else _function)(mine, self._source, missed)
+            mine.producer = (async_function if self.kind.is_async else function)(mine, self._source, missed)
         return mine
 
     def last_words(self, outcome: str) -> bytes:
         """What tells the page how its stream has ended, where that is wanted."""
-        return (
-            encode_fields({"outcome": outcome}, END_EVENT, json=stdlib_json.dumps) if self.end_event else b""
-        )
+        return encode_fields({"outcome": outcome}, END_EVENT) if self.end_event else b""
 
 
 # To describe is all that `event_stream` does, so it is the description's own constructor.
 event_stream = EventStreamResponse
-
-
-def _missed_by(response: EventStreamResponse, found: Iterable[ServerSentEvent] | None) -> list[Any]:
-    """What a client gets before the live events; a reset where nobody knows what it missed."""
-    if found is None:
-        return [ServerSentEvent({"last_event_id": response.last_event_id}, RESET_EVENT)]
-    return list(found)
-
-
-def _function(response: EventStreamResponse, producer: Any, replay: Replay | None) -> Any:
-    def with_replay(stream: EventStream) -> Any:
-        if replay is not None and response.last_event_id is not None:
-            for event in _missed_by(response, replay.since(response.last_event_id)):
-                stream.write(response.encode_item(event))
-        result = producer(stream)
-        if response.end_event and not response.keep_open and not stream.closed:
-            stream.write(response.last_words("finished"))
-        return result
-
-    return with_replay
-
-
-def _async_function(response: EventStreamResponse, producer: Any, replay: Replay | None) -> Any:
-    async def with_replay(stream: AsyncEventStream) -> Any:
-        if replay is not None and response.last_event_id is not None:
-            found: Any = replay.since(response.last_event_id)
-            if isinstance(found, Awaitable):
-                found = await found
-            for event in _missed_by(response, found):
-                await stream.write(response.encode_item(event))
-        result = await producer(stream)
-        if response.end_event and not response.keep_open and not stream.closed:
-            await stream.write(response.last_words("finished"))
-        return result
-
-    return with_replay
-
-
-class _Items:
-    """An iterable producer, as the events that it gives."""
-
-    def __init__(self, response: EventStreamResponse, source: Iterable[Any], replay: Replay | None) -> None:
-        self._response, self._source, self._replay = response, source, replay
-
-    def __iter__(self) -> Iterator[bytes]:
-        response, seen = self._response, set[str]()
-        iterator = iter(self._source)
-        try:
-            if self._replay is not None and response.last_event_id is not None:
-                for event in _missed_by(response, self._replay.since(response.last_event_id)):
-                    seen.add(str(event.id))
-                    yield response.encode_item(event)
-            for item in iterator:
-                if seen and isinstance(item, ServerSentEvent) and str(item.id) in seen:
-                    continue  # it was among those that the client had missed
-                yield response.encode_item(item)
-            if response.end_event:
-                yield response.last_words("finished")
-        finally:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
-
-    def close(self) -> None:
-        """Close an iterable that was never begun, or once more one that was."""
-        close = getattr(self._source, "close", None)
-        if close is not None:
-            close()
-
-
-class _AsyncItems:
-    """The same for an asynchronous one."""
-
-    def __init__(
-        self, response: EventStreamResponse, source: AsyncIterable[Any], replay: Replay | None
-    ) -> None:
-        self._response, self._source, self._replay = response, source, replay
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        response, seen = self._response, set[str]()
-        iterator = aiter(self._source)
-        try:
-            if self._replay is not None and response.last_event_id is not None:
-                found: Any = self._replay.since(response.last_event_id)
-                if isinstance(found, Awaitable):
-                    found = await found
-                for event in _missed_by(response, found):
-                    seen.add(str(event.id))
-                    yield response.encode_item(event)
-            async for item in iterator:
-                if seen and isinstance(item, ServerSentEvent) and str(item.id) in seen:
-                    continue  # it was among those that the client had missed
-                yield response.encode_item(item)
-            if response.end_event:
-                yield response.last_words("finished")
-        finally:
-            close = getattr(iterator, "aclose", None)
-            if close is not None:
-                await close()
-
-    async def aclose(self) -> None:
-        """Close an iterable that was never begun, or once more one that was."""
-        close = getattr(self._source, "aclose", None)
-        if close is not None:
-            await close()
