@@ -24,7 +24,7 @@ from ..core.response import StreamingResponse
 from ..core.stream import ResponseStream
 from ..errors import StreamEnded, StreamError
 from ..types import Chunk
-from .channel import Channel, Wake, _resolve
+from .channel import Channel
 from .ending import (
     fail_async,
     log_error,
@@ -36,6 +36,7 @@ from .ending import (
 )
 from .faces import faced
 from .loop import loop_thread
+from .reading import Wake, resolve
 from .thread import may_go_on
 from .twin import Twin
 from .waits import LoopWaits
@@ -196,11 +197,11 @@ class TaskStream(LoopStream):
         return _NO_MUTEX
 
     def _waker(self, future: asyncio.Future[None]) -> Wake:
-        return partial(_resolve, future)
+        return partial(resolve, future)
 
     def _park_on_loop(self) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
-        self._wake = partial(_resolve, future)
+        self._wake = partial(resolve, future)
         return future
 
     def write(self, data: Chunk, /) -> Awaitable[int]:
@@ -242,7 +243,7 @@ class BridgeStream(LoopStream):
         self._task: asyncio.Task[None] | None = None
 
     def _waker(self, future: asyncio.Future[None]) -> Wake:
-        return partial(self._loop.call_soon_threadsafe, _resolve, future)
+        return partial(self._loop.call_soon_threadsafe, resolve, future)
 
     def start(self, context: Context) -> None:
         """Run the stream's producer on the shared loop, in this context."""

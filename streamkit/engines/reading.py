@@ -1,0 +1,240 @@
+"""The reader's side of a channel, and the fields that both sides share.
+
+Rule: a reader parks with one waker, under the mutex, and is woken once; it never learns who
+writes. What ends a stream is raised to it once.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+from ..core.base import BaseStream
+from ..core.framing import Request
+from ..core.response import StreamingResponse
+from ..options import Options
+from .ending import log_error
+
+Wake: TypeAlias = Callable[[], object]
+
+
+class Reading(BaseStream):
+    """What waits for the server, and whoever hands it over."""
+
+    # What each chunk touches is in slots: on CPython 3.11 a default on the class makes an
+    # attribute several times as slow.
+    __slots__ = (
+        "_chunks",
+        "_direct",
+        "_done",
+        "_error",
+        "_high_water",
+        "_mutex",
+        "_room",
+        "_tail",
+        "_taken_bytes",
+        "_wake",
+        "_writers",
+    )
+
+    def __init__(
+        self,
+        options: Options,
+        request: Request,
+        log: logging.Logger,
+        response: StreamingResponse | None = None,
+        high_water: int | None = None,
+    ) -> None:
+        self.options = options
+        self.request = request
+        self._log = log
+        if response is not None:
+            self.response = response
+            self._status = response.status
+            self._pairs = response.headers
+        self._mutex = self._new_mutex()
+        self._chunks: list[bytes] = []
+        self._high_water = self._room = options.high_water if high_water is None else high_water
+        self._writers: list[Wake] = []  # wake the writers that wait for room
+        self._wake: Wake | None = None  # wakes the reader that is parked
+        self._direct = False  # a plain write of bytes needs no further check
+        self._done = False  # no chunk will follow
+        self._error: BaseException | None = None  # what the reader has to raise at the end
+        self._taken_bytes = 0
+        self._tail = b"\n\n"
+
+    @staticmethod
+    def _new_mutex() -> threading.Lock:
+        return threading.Lock()
+
+    def _wake_reader(self) -> None:
+        wake = self._wake
+        if wake is not None:
+            self._wake = None
+            wake()
+
+    def _wake_writers(self) -> None:
+        writers = self._writers
+        if writers:
+            self._writers = []
+            for wake in writers:
+                wake()
+
+    def _log_unheard(self, error: BaseException | None) -> None:
+        """Log an error that was for a reader who is gone."""
+        if error is not None and error is not self._abort and error is not self._ending:
+            log_error(self, "the producer failed while its client was leaving", error)
+
+    def _take(self) -> bytes:
+        """All that waits, in one piece; the mutex is held."""
+        chunks = self._chunks
+        self._chunks = []
+        self._room = self._high_water
+        if self._writers:
+            self._wake_writers()
+        chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._hand_over(chunk)
+        return chunk
+
+    def _hand_over(self, chunk: bytes) -> None:
+        """Note what the server gets."""
+        self._taken_bytes += len(chunk)
+        self._tail = chunk[-2:]
+
+    def wait_head(self, timeout: float | None = None) -> bool:
+        """Wait in a thread until the head is fixed or the producer has ended; False after `timeout`."""
+        return self._park(self._head_is_settled, timeout)
+
+    def next_chunk(self) -> bytes | None:
+        """Wait in a thread for what comes next; None at the end. Raises the producer's error."""
+        while True:
+            with self._mutex:
+                if self._chunks:
+                    return self._take()
+                if self._done or not self._connected:
+                    break
+                signal = threading.Lock()
+                signal.acquire()
+                self._wake = signal.release
+            signal.acquire()
+        self.raise_error()
+        if self._given_up and self._ending is not None:
+            raise self._ending  # the client may come to life again, and take half a body for whole
+        return None
+
+    def _park(self, ready: Callable[[], bool], timeout: float | None) -> bool:
+        with self._mutex:
+            if ready():
+                return True
+            signal = threading.Lock()
+            signal.acquire()
+            self._wake = signal.release
+        signal.acquire(timeout=-1 if timeout is None else timeout)
+        with self._mutex:
+            self._wake = None
+            return ready()
+
+    async def wait_head_async(self, timeout: float | None = None) -> bool:
+        """`wait_head` on a loop."""
+        with self._mutex:
+            if self._head_is_settled():
+                return True
+            future = self._park_on_loop()
+        if timeout is None:
+            await future
+        else:
+            timer = asyncio.get_running_loop().call_later(timeout, resolve, future)
+            try:
+                await future
+            finally:
+                timer.cancel()
+        with self._mutex:
+            self._wake = None
+            return self._head_is_settled()
+
+    def _head_is_settled(self) -> bool:
+        return self._head is not None or self._done or not self._connected
+
+    async def next_chunk_async(self) -> bytes | None:
+        """`next_chunk` on a loop."""
+        while True:
+            with self._mutex:
+                if self._chunks:
+                    return self._take()
+                if self._done or not self._connected:
+                    break
+                future = self._park_on_loop()
+            await future
+        self.raise_error()
+        return None
+
+    def _park_on_loop(self) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(resolve, future)
+            except RuntimeError:  # the loop was closed under its request: nobody reads any more
+                self._connected = self._direct = False
+                self._wake_writers()
+
+        self._wake = wake
+        return future
+
+    def raise_error(self) -> None:
+        """Raise what ended the stream, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame
+
+    @property
+    def ended(self) -> bool:
+        """Whether the reader has had everything, and the end is a clean one."""
+        return self._done and not self._chunks and self._error is None
+
+    def leave(self) -> None:
+        """The reader is gone: nothing more is taken, and whoever waits is told."""
+        with self._mutex:
+            self._connected = self._direct = False
+            self._chunks = []
+            self._wake_reader()
+            self._wake_writers()
+            error, self._error = self._error, None
+        self._log_unheard(error)
+
+    def abandon(self) -> None:
+        """`leave` for a destructor, which may run in the midst of anything."""
+        # The collector may have interrupted this very thread under this very mutex.
+        if self._mutex.acquire(blocking=False):
+            self._mutex.release()
+            self.leave()
+        else:
+            _thread.start_new_thread(self.leave, ())
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of the body that were handed to the server."""
+        return self._taken_bytes
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        with self._mutex:
+            return self._taken_bytes + sum(map(len, self._chunks))
+
+    @property
+    def tail(self) -> bytes:
+        with self._mutex:
+            return self._chunks[-1][-2:] if self._chunks else self._tail
+
+
+def resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
