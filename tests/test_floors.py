@@ -24,6 +24,7 @@ FLOORS = {
     "wsgi.py": 5,
     "asgi.py": 5,
     "middleware.py": 6,
+    "frameworks": 6,
     "__init__.py": 7,
     "demo": 8,
     "testing": 8,

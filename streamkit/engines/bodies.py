@@ -47,10 +47,10 @@ def started(
         if stream.foreign and stream._body is not Body.STREAM:
             return _cut(stream, reader)
     except BaseException:
+        stream._failed = True
+        outcome = outcome_of(stream)
         reader.leave()
-        if stream._outcome is None:
-            stream._failed = True
-            settle_any(stream, "aborted" if stream._abort is not None else "failed")
+        settle_any(stream, outcome)
         raise
     return StreamBody(stream, reader)
 

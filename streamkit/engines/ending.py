@@ -21,6 +21,7 @@ from ..core.base import BaseStream
 from ..core.completion import ENDS_CLEANLY, completion_for, farewell
 from ..core.framing import Body
 from ..core.headers import media_type_of
+from ..core.steps import StepAside
 from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import ClientDisconnected, StreamClosed, StreamEnded
 from ..types import Outcome
@@ -278,7 +279,7 @@ def outcome_of(stream: BaseStream) -> Outcome:
         return stream._ending.outcome
     if not stream.connected:
         return "disconnected"
-    return "failed" if stream._failed else "finished"
+    return "failed" if stream._failed and not isinstance(stream._failure, StepAside) else "finished"
 
 
 def needs_settling(stream: BaseStream) -> bool:

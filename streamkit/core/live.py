@@ -1,0 +1,42 @@
+"""A view that becomes a stream with its first write (Rails' ActionController::Live).
+
+Rule: until its first write a view is an ordinary one: what it raises is raised to its framework,
+and what it returns instead of writing is its response.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .response import StreamingResponse
+from .steps import StepAside
+
+CONTENT_TYPE = "text/html; charset=utf-8"  # what frameworks give a view that says nothing
+
+
+def described(
+    view: Callable[..., Any], before: tuple[Any, ...], values: Mapping[str, Any], options: Any = None
+) -> StreamingResponse:
+    """The view as a producer: called with what stands `before` the stream, the stream, and the values.
+
+    A view that returns something without having written raises `StepAside` with it, to whoever
+    serves the description.
+    """
+    if inspect.iscoroutinefunction(view):
+
+        async def run_async(stream: Any) -> None:
+            _step_aside(stream, await view(*before, stream, **values))
+
+        return StreamingResponse(run_async, content_type=CONTENT_TYPE, options=options)
+
+    def run(stream: Any) -> None:
+        _step_aside(stream, view(*before, stream, **values))
+
+    return StreamingResponse(run, content_type=CONTENT_TYPE, options=options)
+
+
+def _step_aside(stream: Any, returned: object) -> None:
+    if returned is not None and not stream.committed:
+        raise StepAside(returned)

@@ -1,0 +1,14 @@
+"""What to say where a framework is not installed.
+
+Rule: the error names what to install.
+"""
+
+from __future__ import annotations
+
+
+def missing(framework: str, error: ImportError) -> ImportError:
+    """The error for a room whose framework is not there."""
+    return ImportError(
+        f"streamkit.frameworks.{framework} needs {framework.capitalize()}: "
+        f"pip install 'streamkit-web[{framework}]' ({error})"
+    )
