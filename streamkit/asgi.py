@@ -239,7 +239,8 @@ class _Exchange:
             uncancel()
         except BaseException as error:
             self._stop_watching()
-            stream._failed = stream._cut = True
+            stream._failed = True
+            stream._cut = stream._head is not None
             await linger_async(stream)
             outcome = outcome_of(stream)
             stream.leave()

@@ -138,12 +138,10 @@ class ASGIExchange(_Task, Exchange):
         try:
             status = check_status(message.get("status"))
             for name, value in message.get("headers", ()):
-                if type(name) is not bytes or type(value) is not bytes or name != name.lower():
-                    raise HeaderError(
-                        "wanted each header as two byte strings, the name in small letters, "
-                        f"got {name!r}, {value!r}"
-                    )
-                field = (name.decode("latin-1"), value.decode("latin-1"))
+                if type(name) is not bytes or type(value) is not bytes:
+                    raise HeaderError(f"wanted each header as two byte strings, got {name!r}, {value!r}")
+                # ASGI wants names in small letters; Django sends others, and servers see to it.
+                field = (name.decode("latin-1").lower(), value.decode("latin-1"))
                 # ASGI, unlike PEP 3333, lets an application speak of the connection.
                 if field[0] not in HOP_BY_HOP:
                     check_name(field[0])
