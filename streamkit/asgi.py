@@ -217,9 +217,13 @@ class _Exchange:
         stream = self.stream
         if self.reader is not stream or isinstance(stream, ThreadStream):
             self.inbox.watch(self._left)
-        self.task = asyncio.current_task()
         stream._carrier = self
-        (thread_clock if isinstance(stream, ThreadStream) else loop_clock()).add(stream)
+        if isinstance(stream, ThreadStream):
+            self.task = asyncio.current_task()
+            thread_clock.add(stream)
+        else:
+            self.task = asyncio.current_task(stream._loop)
+            loop_clock(stream._loop).add(stream)
         try:
             self._start()
             try:

@@ -118,7 +118,7 @@ class ThreadClock(Clock):
 class LoopClock(Clock):
     """The clock of the streams of one event loop, by one of its timers."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self._handle: asyncio.TimerHandle | None = None
 
@@ -141,16 +141,27 @@ thread_clock = ThreadClock()
 loop_clocks: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClock] = WeakKeyDictionary()
 
 
-def loop_clock() -> LoopClock:
-    """The clock of the running loop."""
-    loop = asyncio.get_running_loop()
+_latest: tuple[asyncio.AbstractEventLoop, LoopClock] | None = None  # a process has one loop, as a rule
+
+
+def loop_clock(loop: asyncio.AbstractEventLoop | None = None) -> LoopClock:
+    """The clock of this loop, or of the running one; to ask for that costs a system call on CPython 3.11."""
+    global _latest
+    if loop is None:
+        loop = asyncio.get_running_loop()
+    latest = _latest
+    if latest is not None and latest[0] is loop:
+        return latest[1]
     clock = loop_clocks.get(loop)
     if clock is None:
-        clock = loop_clocks[loop] = LoopClock(loop)
+        clock = loop_clocks[loop] = LoopClock()
+    _latest = (loop, clock)
     return clock
 
 
 def _forget() -> None:
+    global _latest
+    _latest = None
     thread_clock.forget()
     loop_clocks.clear()
 

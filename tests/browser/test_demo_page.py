@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,18 +35,27 @@ FLAGS = (
 )
 
 
+@contextmanager
+def chromium(system_program: Callable[..., str], profile: Path) -> Iterator[WebDriver]:
+    """A browser without a window, driven by us; it ends with the block."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = system_program("chromium", "google-chrome")
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options, Service(system_program("chromedriver")))
+    try:
+        driver.set_page_load_timeout(BOUND)
+        yield driver
+    finally:
+        driver.quit()
+
+
 @pytest.fixture(scope="module")
 def browser(
     system_program: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WebDriver]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = system_program("chromium", "google-chrome")
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options, Service(system_program("chromedriver")))
-    driver.set_page_load_timeout(BOUND)
-    yield driver
-    driver.quit()
+    with chromium(system_program, tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module", params=["ASGI", "WSGI"])
