@@ -98,7 +98,7 @@ class StreamingMiddleware:
         stream = _new(ScopeStream)
         stream.middleware = self
         if not self.loops.is_running():
-            self.loops.note()
+            self._begin_on_loop()
         stream.scope = scope
         stream.server_receive = receive
         stream.server_send = send
@@ -114,6 +114,12 @@ class StreamingMiddleware:
         else:
             if stream.phase != OVER or stream.touched:
                 await stream.conclude(None)
+
+    def _begin_on_loop(self) -> None:
+        """The first request on this loop: by now the server's handlers stand, whatever way it was started."""
+        self.loops.note()
+        if self.options.signals:
+            signals.hook_in()
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What is no HTTP request goes on untouched; open streams end before the app's shutdown."""

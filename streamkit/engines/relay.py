@@ -337,6 +337,8 @@ class Relay(LoopWaits):
 
     def give_up(self, ending: StreamEnded) -> None:
         """The client takes nothing: it is as good as gone."""
+        if self._given_up:
+            return
         if self._ending is None:
             self._ending = ending
         self._given_up = True

@@ -246,6 +246,8 @@ class RequestStream(ThreadWaits):
 
     def give_up(self, ending: StreamEnded) -> None:
         """The client takes nothing: it is as good as gone."""
+        if self._given_up:
+            return
         if self._ending is None:
             self._ending = ending
         self._given_up = True
