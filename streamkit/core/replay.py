@@ -1,19 +1,26 @@
 """Events that a client missed, and how they come before those that are made for it.
 
-Rule: what was replayed is not sent again by the producer behind it; where nobody knows what was
-missed, the client is told so, by one event.
+    history = History(size=1000)
+    return event_stream(feed(), replay=history)
+
+Rule: what a client has had, by its own word or by the replay, is not sent to it again; where
+nobody knows what it missed, it is told so, by one event.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import threading
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
+from functools import wraps
+from itertools import count
 from typing import Any, Protocol
 
-from ..errors import OptionsError
-from .events import ServerSentEvent
+from ..errors import EventFieldError, OptionsError, ProducerError
+from .events import ServerSentEvent, encode_fields
 
 RESET_EVENT = "stream-reset"
+_KNOWN = 10  # ids that a history knows, for each event that it keeps: who lags behind brings none back
 
 
 class Replay(Protocol):
@@ -22,7 +29,10 @@ class Replay(Protocol):
     def since(self, last_event_id: str, /) -> Iterable[ServerSentEvent] | None:
         """The events after this one, oldest first; None if that is no longer known.
 
-        May be a coroutine function where the producer is asynchronous.
+        May be a coroutine function, or an asynchronous generator, where the producer is
+        asynchronous. It is asked when the producer's iterator has been made, and before that is
+        advanced: an iterable that is there to listen from its `__iter__` on misses nothing in
+        between. (The body of a generator begins only when it is advanced, which `History` allows for.)
         """
 
 
@@ -37,78 +47,165 @@ class History:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise OptionsError([f"size: wanted a whole number of events from 1 up, got {size!r}"])
         self.size = size
-        self._events: OrderedDict[str, ServerSentEvent] = OrderedDict()
+        # One that may be taken again: the collector may run a destructor that adds an event in its midst.
+        self._mutex = threading.RLock()
+        self._places: OrderedDict[str, int] = OrderedDict()  # by id; the order in which they came
+        self._events: deque[tuple[int, ServerSentEvent]] = deque(maxlen=size)
+        self._count = count(1)
 
     def add(self, event: ServerSentEvent) -> None:
         """Keep this event; one whose id is known, or that has none, changes nothing."""
-        if event.id is None:
+        if not isinstance(event, ServerSentEvent):
+            raise EventFieldError("event to keep", "a ServerSentEvent", event)
+        if event.id is None or event.id == "":
             return
-        # Each of these is one step of the interpreter: no lock, so nothing that one could hold up.
-        self._events.setdefault(str(event.id), event)
-        while len(self._events) > self.size:
-            try:
-                self._events.popitem(last=False)
-            except KeyError:
-                break
+        encode_fields(id=event.id)  # what cannot be sent is refused here
+        id = str(event.id)
+        with self._mutex:
+            if id not in self._places:
+                self._places[id] = place = next(self._count)
+                self._events.append((place, event))
+                if len(self._places) > _KNOWN * self.size:
+                    self._places.popitem(last=False)
 
     def since(self, last_event_id: str) -> list[ServerSentEvent] | None:
-        """The events after this one, oldest first; None if it is not among those kept."""
-        kept = list(self._events.items())
-        for index, (id, _) in enumerate(kept):
-            if id == last_event_id:
-                return [event for _, event in kept[index + 1 :]]
-        return None
+        """The events after this one, oldest first; None if they are no longer all kept."""
+        with self._mutex:
+            place = self._places.get(last_event_id)
+            if place is None or self._events[0][0] > place + 1:
+                return None
+            return [event for at, event in self._events if at > place]
+
+    def place_of(self, id: str | int) -> int | None:
+        """Which event of all that came this was, counted from 1; None if that is not known."""
+        return self._places.get(str(id))
 
     def __len__(self) -> int:
         return len(self._events)
 
 
+class Had:
+    """How far one client has come: what it has had, and what is still to be sent to it first."""
+
+    def __init__(self, replay: Any, last_event_id: str) -> None:
+        self._replay = replay
+        self._history = replay if isinstance(replay, History) else None
+        self._last = last_event_id
+        self._ids = {last_event_id}
+        self._place = 0  # in the history: all up to here it has had
+        self._may_have_gap = False  # between the replay and the first live event
+
+    def missed(self, found: Any) -> list[Any]:
+        """The events to begin with, of what `since` has found; a reset where that is not known."""
+        if found is None:
+            self._ids.clear()
+            return [ServerSentEvent({"last_event_id": self._last}, RESET_EVENT)]
+        if isinstance(found, (str, bytes, ServerSentEvent)) or not isinstance(found, Iterable):
+            raise ProducerError(
+                f"replay: wanted an iterable of ServerSentEvent, or None, from since() of {self._replay!r}, "
+                f"got {_told(found)}"
+            )
+        events = list(found)
+        if self._history is not None:
+            self._move_past(events)
+            self._may_have_gap = True
+        else:
+            self._ids.update(str(event.id) for event in events if _has_id(event))
+        return events
+
+    def _move_past(self, events: list[Any]) -> None:
+        assert self._history is not None
+        if events:
+            self._last = str(events[-1].id)
+        self._place = self._history.place_of(self._last) or self._place
+
+    def includes(self, id: str | int | None) -> bool:
+        """Whether the client has had the event with this id."""
+        if id is None or id == "":
+            return False
+        place = None if self._history is None else self._history.place_of(id)
+        return str(id) in self._ids if place is None else place <= self._place
+
+    def before(self, item: Any) -> list[Any]:
+        """What is to be sent before this live item: what was kept after the replay, and before it."""
+        history = self._history
+        if history is None or not self._may_have_gap or not _has_id(item) or self.includes(item.id):
+            return []
+        self._may_have_gap = False
+        found = history.since(self._last)
+        if found is None:
+            return self.missed(None)
+        place = history.place_of(item.id)
+        if place is not None:
+            found = [event for event in found if (history.place_of(event.id or "") or 0) < place]
+        self._move_past(found)
+        return found
+
+
+def _has_id(item: Any) -> bool:
+    return isinstance(item, ServerSentEvent) and item.id is not None and item.id != ""
+
+
+def _told(found: Any) -> str:
+    """What came, in words; a coroutine is closed, for nobody can await it."""
+    if isinstance(found, Awaitable):
+        close = getattr(found, "close", None)
+        if close is not None:
+            close()
+        return "an awaitable, which only an asynchronous producer can wait for"
+    return repr(found)
+
+
+async def _found(replay: Any, last_event_id: str) -> Any:
+    found = replay.since(last_event_id)
+    if isinstance(found, Awaitable):
+        found = await found
+    return [event async for event in found] if isinstance(found, AsyncIterable) else found
+
+
 class Described(Protocol):
-    """The description for one request."""
+    """The description, as far as its events go."""
 
-    last_event_id: str | None
-    end_event: bool
-    keep_open: bool
+    @property
+    def ends_with_producer(self) -> bool: ...
 
-    def encode_item(self, item: Any) -> bytes: ...
+    def encode_item(self, item: Any, *, keeps: bool = True) -> bytes: ...
 
     def last_words(self, outcome: str) -> bytes: ...
 
 
-def missed_by(response: Described, found: Iterable[ServerSentEvent] | None) -> list[ServerSentEvent]:
-    """What a client gets before the live events; a reset where nobody knows what it missed."""
-    if found is None:
-        return [ServerSentEvent({"last_event_id": response.last_event_id}, RESET_EVENT)]
-    return list(found)
-
-
-def function(response: Described, producer: Any, replay: Replay | None) -> Any:
+def function(producer: Any, replay: Replay | None) -> Any:
     """A synchronous producer that is called when the client has what it missed."""
 
+    @wraps(producer)
     def with_replay(stream: Any) -> Any:
-        if replay is not None and response.last_event_id is not None:
-            for event in missed_by(response, replay.since(response.last_event_id)):
-                stream.write(response.encode_item(event))
+        response = stream.response  # not from outside: it holds this function
+        last = response.last_event_id
+        if replay is not None and last is not None and response.had is None:
+            response.had = had = Had(replay, last)
+            for event in had.missed(replay.since(last)):
+                stream.write(response.encode_item(event, keeps=False))
         result = producer(stream)
-        if response.end_event and not response.keep_open and not stream.closed:
+        if response.ends_with_producer and not stream.closed:
             stream.write(response.last_words("finished"))
         return result
 
     return with_replay
 
 
-def async_function(response: Described, producer: Any, replay: Replay | None) -> Any:
+def async_function(producer: Any, replay: Replay | None) -> Any:
     """The same for an asynchronous one."""
 
+    @wraps(producer)
     async def with_replay(stream: Any) -> Any:
-        if replay is not None and response.last_event_id is not None:
-            found: Any = replay.since(response.last_event_id)
-            if isinstance(found, Awaitable):
-                found = await found
-            for event in missed_by(response, found):
-                await stream.write(response.encode_item(event))
+        response = stream.response
+        last = response.last_event_id
+        if replay is not None and last is not None and response.had is None:
+            response.had = had = Had(replay, last)
+            for event in had.missed(await _found(replay, last)):
+                await stream.write(response.encode_item(event, keeps=False))
         result = await producer(stream)
-        if response.end_event and not response.keep_open and not stream.closed:
+        if response.ends_with_producer and not stream.closed:
             await stream.write(response.last_words("finished"))
         return result
 
@@ -118,65 +215,80 @@ def async_function(response: Described, producer: Any, replay: Replay | None) ->
 class Items:
     """An iterable producer, as the events that it gives."""
 
-    def __init__(self, response: Described, source: Iterable[Any], replay: Replay | None) -> None:
-        self._response, self._source, self._replay = response, source, replay
+    def __init__(
+        self, response: Described, source: Iterable[Any], replay: Replay | None, last_event_id: str | None
+    ) -> None:
+        self._response, self._source = response, source
+        self._replay, self._last_event_id = replay, last_event_id
+        self._opened: tuple[Any, ...] = (source,)
 
     def __iter__(self) -> Iterator[bytes]:
-        response, seen = self._response, set[str]()
-        iterator = iter(self._source)
+        response, had = self._response, None
         try:
-            if self._replay is not None and response.last_event_id is not None:
-                for event in missed_by(response, self._replay.since(response.last_event_id)):
-                    seen.add(str(event.id))
-                    yield response.encode_item(event)
+            iterator = iter(self._source)
+            if iterator is not self._source:
+                self._opened = (iterator, self._source)
+            if self._replay is not None and self._last_event_id is not None:
+                had = Had(self._replay, self._last_event_id)
+                for event in had.missed(self._replay.since(self._last_event_id)):
+                    yield response.encode_item(event, keeps=False)
             for item in iterator:
-                if seen and isinstance(item, ServerSentEvent) and str(item.id) in seen:
-                    continue  # it was among those that the client had missed
+                if had is not None:
+                    for event in had.before(item):
+                        yield response.encode_item(event, keeps=False)
+                    if _has_id(item) and had.includes(item.id):
+                        continue
                 yield response.encode_item(item)
-            if response.end_event:
+            if response.ends_with_producer:
                 yield response.last_words("finished")
         finally:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
+            self.close()
 
     def close(self) -> None:
-        """Close an iterable that was never begun, or once more one that was."""
-        close = getattr(self._source, "close", None)
-        if close is not None:
-            close()
+        """Close what was iterated, once, whether or not that has begun."""
+        opened, self._opened = self._opened, ()
+        for iterable in opened:
+            close = getattr(iterable, "close", None)
+            if close is not None:
+                close()
 
 
 class AsyncItems:
     """The same for an asynchronous one."""
 
-    def __init__(self, response: Described, source: AsyncIterable[Any], replay: Replay | None) -> None:
-        self._response, self._source, self._replay = response, source, replay
+    def __init__(
+        self, response: Described, source: AsyncIterable[Any], replay: Replay | None, last_event_id: str | None
+    ) -> None:
+        self._response, self._source = response, source
+        self._replay, self._last_event_id = replay, last_event_id
+        self._opened: tuple[Any, ...] = (source,)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        response, seen = self._response, set[str]()
-        iterator = aiter(self._source)
+        response, had = self._response, None
         try:
-            if self._replay is not None and response.last_event_id is not None:
-                found: Any = self._replay.since(response.last_event_id)
-                if isinstance(found, Awaitable):
-                    found = await found
-                for event in missed_by(response, found):
-                    seen.add(str(event.id))
-                    yield response.encode_item(event)
+            iterator = aiter(self._source)
+            if iterator is not self._source:
+                self._opened = (iterator, self._source)
+            if self._replay is not None and self._last_event_id is not None:
+                had = Had(self._replay, self._last_event_id)
+                for event in had.missed(await _found(self._replay, self._last_event_id)):
+                    yield response.encode_item(event, keeps=False)
             async for item in iterator:
-                if seen and isinstance(item, ServerSentEvent) and str(item.id) in seen:
-                    continue  # it was among those that the client had missed
+                if had is not None:
+                    for event in had.before(item):
+                        yield response.encode_item(event, keeps=False)
+                    if _has_id(item) and had.includes(item.id):
+                        continue
                 yield response.encode_item(item)
-            if response.end_event:
+            if response.ends_with_producer:
                 yield response.last_words("finished")
         finally:
-            close = getattr(iterator, "aclose", None)
-            if close is not None:
-                await close()
+            await self.aclose()
 
     async def aclose(self) -> None:
-        """Close an iterable that was never begun, or once more one that was."""
-        close = getattr(self._source, "aclose", None)
-        if close is not None:
-            await close()
+        """Close what was iterated, once, whether or not that has begun."""
+        opened, self._opened = self._opened, ()
+        for iterable in opened:
+            close = getattr(iterable, "aclose", None)
+            if close is not None:
+                await close()

@@ -100,6 +100,7 @@ class Relay(LoopWaits):
     _inbox: Inbox | None = None
     _writer: asyncio.Task[Any] | None = None  # the task that is cut off when the client leaves
     _busy: bool = False  # a message is on its way to the server
+    _beating: asyncio.Task[None] | None = None  # the last heartbeat
     _cut_off: bool = False
     _app_failed: int = 0
     _error: BaseException | None = None
@@ -263,6 +264,8 @@ class Relay(LoopWaits):
         if self._head is None:
             await self._commit_foreign()
         more = bool(message.get("more_body"))
+        if not more:
+            await self._beaten()
         if self.phase == CARED:
             chunk = message.get("body", b"")
             if chunk:
@@ -316,7 +319,7 @@ class Relay(LoopWaits):
         beat = heartbeat_of(self)
         if beat is not None and not self._ended:
             self._busy = True
-            keep(asyncio.get_running_loop().create_task(self._beat(beat)))
+            self._beating = keep(asyncio.get_running_loop().create_task(self._beat(beat)))
 
     async def _beat(self, beat: bytes) -> None:
         try:
@@ -326,6 +329,11 @@ class Relay(LoopWaits):
             self._connected = False
         finally:
             self._busy = False
+
+    async def _beaten(self) -> None:
+        """Let a heartbeat that is on its way arrive: nothing may follow the last message."""
+        if self._beating is not None and not self._beating.done():
+            await asyncio.wait([self._beating])
 
     def end_early(self, ending: StreamEnded) -> None:
         """Have the application's next message refused; whoever waits for the client hears that it left."""
@@ -372,6 +380,7 @@ class Relay(LoopWaits):
         self._ended = True
         if self._inbox is not None:
             self._inbox.stop()
+        await self._beaten()
         if how == "finish" and self._connected and self.phase in (OWN, CARED):
             try:
                 if self.spool is not None:
