@@ -32,6 +32,7 @@ from .engines.ending import (
 )
 from .engines.faces import faced
 from .engines.inbox import Inbox
+from .engines.loop import Loops
 from .engines.messages import (
     abort_transport,
     body_message,
@@ -43,7 +44,7 @@ from .engines.messages import (
 )
 from .engines.pull import UNBOUNDED, AsyncPull
 from .engines.registry import RETRY_AFTER, TOO_MANY, check_room, shutdown_async, signals
-from .engines.relay import NEW, OVER, Loops
+from .engines.relay import NEW, OVER
 from .engines.send import ScopeStream
 from .engines.spool import Spool
 from .engines.task import TaskStream

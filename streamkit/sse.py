@@ -18,7 +18,8 @@ it comes back after `retry`, unless `done` has told it not to.
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
+from inspect import iscoroutinefunction
 from typing import Any, TypeVar
 
 from .core.events import (
@@ -28,9 +29,11 @@ from .core.events import (
     comment,
     encode,
     encode_fields,
+    json_text,
 )
+from .core.headers import value_of
 from .core.producers import Kind
-from .core.replay import AsyncItems, History, Items, Replay, async_function, function
+from .core.replay import AsyncItems, Had, History, Items, Replay, async_function, function
 from .core.request import header_of, query_of
 from .core.response import StreamingResponse
 from .core.stream import AsyncResponseStream, ResponseStream
@@ -55,6 +58,7 @@ DONE = "streamkit.done"  # the id by which a client is known that is not to come
 END_EVENT = "streamkit.end"
 
 _LEFT_OUT: Any = object()
+_EMPTY: Any = {False: (Kind.ITERABLE, ()), True: (Kind.ASYNC_ITERABLE, ())}
 _NO_CONTENT = 204  # "A client can be told to stop reconnecting using HTTP 204 No Content" -- 9.2.1
 
 Self = TypeVar("Self", bound="_Events")
@@ -64,7 +68,6 @@ class _Events:
     """What both faces of an event stream share."""
 
     response: Any
-    _next: dict[str, Any] | None = None  # what `event`, `id` and `retry` have set for the next data
 
     @property
     def last_event_id(self) -> str | None:
@@ -85,16 +88,22 @@ class _Events:
         return self._keep("retry", milliseconds)
 
     def _keep(self: Self, name: str, value: Any) -> Self:
-        kept = dict(self._next or ())
+        kept = dict(self.response.kept or ())
         encode_fields(**{"data": "", name: value})  # what cannot be sent is refused here
         kept[name] = value
-        self._next = kept
+        self.response.kept = kept
         return self
 
     def _encoded(self, data: Any, event: Any, id: Any, retry: Any) -> bytes:
         response: EventStreamResponse = self.response
-        kept = self._next
-        if kept is not None:
+        if isinstance(data, ServerSentEvent):
+            fields = _left_out_where_none(data)
+            data = fields[0]
+            event = fields[1] if event is _LEFT_OUT else event
+            id = fields[2] if id is _LEFT_OUT else id
+            retry = fields[3] if retry is _LEFT_OUT else retry
+        kept = response.kept
+        if kept is not None and data is not _LEFT_OUT:
             if event is _LEFT_OUT:
                 event = kept.get("event", _LEFT_OUT)
             if id is _LEFT_OUT:
@@ -102,12 +111,22 @@ class _Events:
             if retry is _LEFT_OUT:
                 retry = kept.get("retry", _LEFT_OUT)
         chunk = response.encode_fields(data, event, id, retry)
-        self._next = None
+        if data is not _LEFT_OUT:
+            response.kept = None
+        if response.had is not None and id is not _LEFT_OUT and response.had.includes(id):
+            return b""  # it was among those that the client had missed
         return chunk
 
 
+def _left_out_where_none(event: ServerSentEvent) -> tuple[Any, ...]:
+    """Its fields, as arguments of `send`."""
+    return tuple(_LEFT_OUT if field is None else field for field in event)
+
+
 def _shown(value: object) -> Any:
-    """What `<<` makes of a value: containers and numbers are JSON, all else is its `str()`."""
+    """What `<<` makes of a value: containers and numbers are JSON, bytes text, all else is its `str()`."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).decode()
     return value if isinstance(value, (str, Mapping, list, tuple, int, float)) else str(value)
 
 
@@ -124,9 +143,11 @@ class EventStream(_Events, ResponseStream):
     ) -> int:
         """Send one event, as one write; returns its size in bytes.
 
-        `data` is text as it is, or any object as JSON. What is left out takes what was set for the
-        next event, or the stream's default; None leaves it out of this event (for `data`: JSON's
-        null). `retry` is in milliseconds. Raises `EventFieldError`, and what `write` raises.
+        `data` is text as it is, or any object as JSON; or it is a `ServerSentEvent`, whose fields
+        count where nothing else is given. What is left out takes what was set for the next data,
+        or the stream's default; None leaves it out of this event (for `data`: JSON's null).
+        `retry` is in milliseconds. What the replay has sent already is not sent again: then the
+        size is 0. Raises `EventFieldError`, and what `write` raises.
         """
         return self.write(self._encoded(data, event, id, retry))
 
@@ -182,6 +203,9 @@ class EventStreamResponse(StreamingResponse):
 
     faces = (EventStream, AsyncEventStream)
     last_event_id: str | None = None
+    # Of one request, so that a stream and its twin share them:
+    kept: dict[str, Any] | None = None  # what `event`, `id` and `retry` have set for the next data
+    had: Had | None = None  # what this client has had before its producer was called
 
     def __init__(
         self,
@@ -202,22 +226,46 @@ class EventStreamResponse(StreamingResponse):
         if heartbeat is not _LEFT_OUT:
             base = Options.of(options, {})
             options = base.merged(Options(heartbeat=heartbeat))
+        if isinstance(producer, ServerSentEvent):
+            raise ProducerError(f"wanted a producer of events, got one of them: put {producer!r} into a list")
         super().__init__(producer, content_type=content_type, options=options, **more)
         encode_fields("", event, id, retry)  # what cannot be sent is refused here
         self.event, self.id, self.retry = event, id, retry
         self.json = json
         if json is not None and not callable(json):
             raise OptionsError([f"json: wanted a function that returns str or bytes, got {json!r}"])
-        if replay is not None and not callable(getattr(replay, "since", None)):
-            raise ProducerError(f"replay: wanted an object with since(last_event_id), got {replay!r}")
         self.replay = replay
+        self._check_replay(replay)
+        if last_event_id_param is not None and (
+            not isinstance(last_event_id_param, str) or not last_event_id_param
+        ):
+            raise OptionsError(
+                [f"last_event_id_param: wanted the name of a query parameter, got {last_event_id_param!r}"]
+            )
         self.last_event_id_param = last_event_id_param
         self.end_event = end_event
         self._source: Any = producer
-        self._remember: Callable[[ServerSentEvent], None] | None = getattr(replay, "add", None)
-        self._has_defaults = (event, id, retry) != (None, None, None)
+        # Another replay's events are its own affair, also where it happens to have a method `add`.
+        self._history = replay if isinstance(replay, History) else None
 
-    def encode_fields(self, data: Any, event: Any, id: Any, retry: Any) -> bytes:
+    def _check_replay(self, replay: Any) -> None:
+        if replay is None:
+            return
+        since = getattr(replay, "since", None)
+        if not callable(since):
+            raise ProducerError(f"replay: wanted an object with since(last_event_id), got {replay!r}")
+        if iscoroutinefunction(since) and not self.kind.is_async:
+            raise ProducerError(
+                f"replay: since() of {replay!r} is a coroutine function, which needs a producer that is "
+                f"asynchronous too; this one is a {self.kind.value}"
+            )
+
+    @property
+    def ends_with_producer(self) -> bool:
+        """Whether the page is told of the end as soon as the producer has come to its own."""
+        return self.end_event and not self.keep_open and not self.loop
+
+    def encode_fields(self, data: Any, event: Any, id: Any, retry: Any, *, keeps: bool = True) -> bytes:
         """The bytes of one event, with this stream's defaults for what was left out."""
         if data is None:
             data = "null"
@@ -226,39 +274,52 @@ class EventStreamResponse(StreamingResponse):
         event = self.event if event is _LEFT_OUT else event
         id = self.id if id is _LEFT_OUT else id
         retry = self.retry if retry is _LEFT_OUT else retry
-        chunk = encode_fields(data, event, id, retry, self.json)
-        if self._remember is not None and id is not None:
-            self._remember(ServerSentEvent(data, event, id, retry))
+        if self._history is None or id is None or not keeps:
+            return encode_fields(data, event, id, retry, self.json)
+        if data is not None and not isinstance(data, str):
+            data = json_text(data, self.json)  # as it is now: the application may change the object
+        chunk = encode_fields(data, event, id, retry)
+        self._history.add(ServerSentEvent(data, event, id, retry))
         return chunk
 
-    def encode_item(self, item: Any) -> bytes:
-        """The bytes of one item of an iterable producer."""
+    def encode_item(self, item: Any, *, keeps: bool = True) -> bytes:
+        """The bytes of one item of an iterable producer, or, if not `keeps`, of a replay."""
         if isinstance(item, ServerSentEvent):
-            return self.encode_fields(
-                _LEFT_OUT if item.data is None else item.data,
-                _LEFT_OUT if item.event is None else item.event,
-                _LEFT_OUT if item.id is None else item.id,
-                _LEFT_OUT if item.retry is None else item.retry,
-            )
-        return self.encode_fields(item, _LEFT_OUT, _LEFT_OUT, _LEFT_OUT)
+            data, event, id, retry = _left_out_where_none(item)
+            return self.encode_fields(data, event, id, retry, keeps=keeps)
+        return self.encode_fields(item, _LEFT_OUT, _LEFT_OUT, _LEFT_OUT, keeps=keeps)
 
     def for_request(self, request: Any) -> StreamingResponse:
         """This description with what the client said; an empty answer for one that is not to come back."""
         last = header_of(request, "last-event-id")
         if last is None and self.last_event_id_param is not None:
             last = query_of(request, self.last_event_id_param)
-        if last == DONE:
-            return StreamingResponse((), status=_NO_CONTENT, content_type=None, callback=self.callback)
         mine = copy.copy(self)
+        if last == DONE:
+            mine._have_no_content()
+            return mine
         mine.last_event_id = last or None
         missed = self.replay if mine.last_event_id is not None else None
         if self.kind is Kind.ITERABLE:
-            mine.producer = Items(mine, self._source, missed)
+            mine.producer = Items(self, self._source, missed, mine.last_event_id)
         elif self.kind is Kind.ASYNC_ITERABLE:
-            mine.producer = AsyncItems(mine, self._source, missed)
+            mine.producer = AsyncItems(self, self._source, missed, mine.last_event_id)
         elif missed is not None or self.end_event:
-            mine.producer = (async_function if self.kind.is_async else function)(mine, self._source, missed)
+            mine.producer = (async_function if self.kind.is_async else function)(self._source, missed)
         return mine
+
+    def _have_no_content(self) -> None:
+        """Be a 204, with all else that was described: without the headers of CORS, a browser tries on."""
+        self.status = _NO_CONTENT
+        if not self.kind.is_iterable:
+            self.kind, self.producer = _EMPTY[self.kind.is_async]  # else the iterable is closed unread
+        self.keep_open = self.loop = False
+        self.content_length = None
+        headers = [(name, value) for name, value in self.headers if name.lower() != "content-type"]
+        if value_of(headers, "cache-control") is None:
+            # Varnish keeps a 204 for two minutes, and would send every client away with it.
+            headers.append(("Cache-Control", "no-store"))
+        self.describe_head(headers)
 
     def last_words(self, outcome: str) -> bytes:
         """What tells the page how its stream has ended, where that is wanted."""

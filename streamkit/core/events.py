@@ -32,6 +32,7 @@ __all__ = [
     "comment",
     "encode",
     "encode_fields",
+    "json_text",
 ]
 
 ToJSON: TypeAlias = Callable[[Any], "str | bytes"]
@@ -90,7 +91,7 @@ def encode_fields(
     if id is not None:
         block += _id_line(id)
     if data is not None:
-        text = str.__str__(data) if isinstance(data, str) else _json_text(data, json)
+        text = str.__str__(data) if isinstance(data, str) else json_text(data, json)
         if "\n" in text or "\r" in text:
             text = _one_end_of_line(text).replace("\n", "\ndata: ")
         block = f"{block}data: {text}\n"
@@ -159,7 +160,8 @@ def _retry_line(retry: int) -> str:
     return f"retry: {int(retry)}\n"
 
 
-def _json_text(data: object, own: ToJSON | None) -> str:
+def json_text(data: object, own: ToJSON | None = None) -> str:
+    """Data that is no text, as `encode` sends it. Raises `EventFieldError`."""
     if own is None:
         try:
             return _json_encoder()(data)

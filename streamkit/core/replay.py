@@ -63,8 +63,9 @@ class History:
         id = str(event.id)
         with self._mutex:
             if id not in self._places:
-                self._places[id] = place = next(self._count)
+                place = next(self._count)
                 self._events.append((place, event))
+                self._places[id] = place
                 if len(self._places) > _KNOWN * self.size:
                     self._places.popitem(last=False)
 
@@ -257,7 +258,11 @@ class AsyncItems:
     """The same for an asynchronous one."""
 
     def __init__(
-        self, response: Described, source: AsyncIterable[Any], replay: Replay | None, last_event_id: str | None
+        self,
+        response: Described,
+        source: AsyncIterable[Any],
+        replay: Replay | None,
+        last_event_id: str | None,
     ) -> None:
         self._response, self._source = response, source
         self._replay, self._last_event_id = replay, last_event_id

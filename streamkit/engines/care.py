@@ -73,7 +73,7 @@ def taken_for_gone(stream: BaseStream) -> StreamEnded:
 def look_at_channel(stream: Channel, now: float) -> None:
     """A stream whose reader is parked while there is nothing to send."""
     if is_past(stream, now):
-        stream.end_early(out_of_time(stream))
+        stream.end_soon(out_of_time(stream))
     silence = _silence(stream, stream._taken_bytes, now)
     if not silence:
         return

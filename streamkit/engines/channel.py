@@ -11,6 +11,7 @@ so a reader that was dropped is reclaimed and the producer told.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 from ..core.commit import State, after
@@ -27,6 +28,7 @@ from ..types import Outcome
 from .care import heartbeat_of, look_at_channel
 from .ending import last_words, log_of
 from .line import Line
+from .pool import pool
 from .reading import Reading
 from .waits import reached
 
@@ -165,6 +167,10 @@ class Channel(Reading):
         """`beat_now`, from elsewhere."""
         with self._mutex:
             self.beat_now()
+
+    def end_soon(self, ending: StreamEnded) -> None:
+        """`end_early` for a clock, which must not wait for what completions do."""
+        pool.submit(partial(self.end_early, ending))
 
     def end_early(self, ending: StreamEnded) -> None:
         """End the stream whatever its producer does; what waits is sent, and then its last words."""

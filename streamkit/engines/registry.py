@@ -21,12 +21,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from ..core.base import BaseStream
 from ..errors import InvalidTimeout, StreamEnded, TooManyStreams
 from .clock import loop_clocks, thread_clock
+from .pool import pool
 
 _LOG = logging.getLogger("streamkit")
 LOOK_EVERY = 0.02  # seconds between two looks at what is still open
@@ -111,7 +113,7 @@ def _tell(loop: asyncio.AbstractEventLoop | None, stream: Any, is_late: bool) ->
     # Who has not come to an end by the last moment has a client that takes nothing.
     act = stream.give_up if stream._ending is not None and is_late else stream.end_early
     if loop is None:
-        act(ending)
+        pool.submit(partial(act, ending))  # completions may take their time, and each its own
         return
     try:
         loop.call_soon_threadsafe(act, ending)

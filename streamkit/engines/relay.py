@@ -10,8 +10,7 @@ still a real 500.
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from ..core.base import BaseStream
@@ -25,6 +24,7 @@ from .care import heartbeat_of, look_at_relay
 from .clock import loop_clock
 from .ending import ASGI_LOG, outcome_of, settle_async
 from .inbox import Inbox
+from .loop import Loops
 from .messages import abort_transport, body_message, encoded, plain_answer, send_whole, spooled
 from .pull import TURNS
 from .spool import Spool
@@ -45,37 +45,6 @@ ORDER = {
     CARRIED: "http.response.start",
 }
 _PLAIN_TYPES = frozenset({b"text/html; charset=utf-8", b"application/json", b"text/plain; charset=utf-8"})
-
-
-class Loops:
-    """The loop that a middleware serves, for those who ask from a worker thread.
-
-    To ask for the running loop costs CPython 3.10 and 3.11 a system call, so it is asked for
-    only when the one that was noted has ended, and when a stream is committed.
-    """
-
-    __slots__ = ("is_running", "loop")
-
-    def __init__(self) -> None:
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.is_running: Callable[[], bool] = lambda: False  # whether the noted loop still runs
-
-    def note(self) -> None:
-        """Note the running loop."""
-        self.loop = asyncio.get_running_loop()
-        self.is_running = self.loop.is_running
-
-    def known(self) -> asyncio.AbstractEventLoop | None:
-        """The loop of the calling worker thread, where that can be told."""
-        anyio = sys.modules.get("anyio.from_thread")
-        if anyio is not None:
-            try:
-                loop: asyncio.AbstractEventLoop = anyio.run_sync(asyncio.get_running_loop)
-            except RuntimeError:
-                pass  # not one of anyio's threads
-            else:
-                return loop
-        return self.loop if self.is_running() else None
 
 
 class Middleware(Protocol):

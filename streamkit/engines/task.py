@@ -196,6 +196,9 @@ class TaskStream(LoopStream):
     def _new_mutex() -> threading.Lock:
         return _NO_MUTEX
 
+    def end_soon(self, ending: StreamEnded) -> None:
+        self.end_early(ending)  # its clock strikes on its own loop, to which it is bound
+
     def _waker(self, future: asyncio.Future[None]) -> Wake:
         return partial(resolve, future)
 
