@@ -48,7 +48,7 @@ def test_an_open_event_stream_gets_a_farewell_and_a_clean_end(
     options = {"on_finish": lambda stream: outcomes.append(stream.outcome)}
     answer = served(ticking, content_type=EVENTS, options=options)
     assert answer.read() == b"data: 0\n\n"
-    assert streamkit.shutdown(grace=PATIENCE if served.shape.described else 0.6)
+    assert streamkit.shutdown(grace=PATIENCE)
     assert answer.finish().complete
     last = answer.body.decode().split("\n\n")[-2]
     found = re.fullmatch(r"retry: (\d+)", last)

@@ -3,9 +3,10 @@
     /               the page                        /ticks         a line every half second
     /rows.csv       100,000 rows from SQLite        /fails         half an HTML page, then an error
     /500.html       where a failed page goes        /fails.ndjson  three records, then an error
+    /live           the live chart; see `live`
 
-Rule: no web framework and no server here. Both apps find the same responses in
-`_stream_at`; only the ticks have twins, because an async producer must not block the loop.
+Rule: no web framework and no server here. Both apps find the same responses in `_stream_at`;
+only what goes on by the clock has twins, because an async producer must not block the loop.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 import csv
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -23,9 +24,10 @@ from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamkit
+from streamkit.demo import live
 
 if TYPE_CHECKING:
     from streamkit.types import ASGIApp, Environ, Receive, Scope, Send, StartResponse, WSGIApp
@@ -111,9 +113,13 @@ def half_the_records(stream: streamkit.ResponseStream) -> None:
     raise DemoFailure("the demo fails here on purpose, with three records sent")
 
 
-def _stream_at(path: str, database: Path, tick: Callable[[Any], Any]) -> streamkit.StreamingResponse | None:
+def _stream_at(
+    path: str, query: str, database: Path, *, is_async: bool
+) -> streamkit.StreamingResponse | None:
     if path == "/ticks":
-        return streamkit.stream(tick)
+        return streamkit.stream(ticks_async if is_async else ticks)
+    if path == "/live/events":
+        return live.events(query, is_async=is_async)
     if path == "/rows.csv":
         return streamkit.stream(
             partial(rows, database),
@@ -163,16 +169,24 @@ ERROR_PAGE = b"""<!doctype html>
 """
 
 
-def _page_at(path: str, method: str, kind: str) -> _Page:
+TEXT, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
+PAGES = {"/": "page.html", "/live": "live.html"}
+
+
+def _page_at(path: str, query: str, method: str, kind: str) -> _Page:
+    if path == "/live/cut" and method == "POST":
+        if live.cut(query):
+            return _Page(HTTPStatus.OK, TEXT, b"the stream was cut\n")
+        return _Page(HTTPStatus.NOT_FOUND, TEXT, b"no such stream is open\n")
     if method not in ("GET", "HEAD"):
-        return _Page(HTTPStatus.METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", b"only GET and HEAD here\n")
-    if path == "/":
-        page = files("streamkit.demo").joinpath("page.html").read_text(encoding="utf-8")
-        return _Page(HTTPStatus.OK, "text/html; charset=utf-8", page.replace("{{kind}}", kind).encode())
+        return _Page(HTTPStatus.METHOD_NOT_ALLOWED, TEXT, b"only GET and HEAD here\n")
+    if path in PAGES:
+        page = files("streamkit.demo").joinpath(PAGES[path]).read_text(encoding="utf-8")
+        return _Page(HTTPStatus.OK, HTML, page.replace("{{kind}}", kind).encode())
     if path == "/500.html":
         # 200: the browser is sent here after the failed response, and this page itself is whole.
-        return _Page(HTTPStatus.OK, "text/html; charset=utf-8", ERROR_PAGE)
-    return _Page(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"no such page\n")
+        return _Page(HTTPStatus.OK, HTML, ERROR_PAGE)
+    return _Page(HTTPStatus.NOT_FOUND, TEXT, b"no such page\n")
 
 
 # -- the apps --------------------------------------------------------------------------------
@@ -183,10 +197,12 @@ def wsgi_app(database: Path) -> WSGIApp:
 
     def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path, method = environ.get("PATH_INFO") or "/", environ["REQUEST_METHOD"]
-        response = _stream_at(path, database, ticks) if method in ("GET", "HEAD") else None
-        if response is not None:
-            return response(environ, start_response)
-        page = _page_at(path, method, "WSGI")
+        query = environ.get("QUERY_STRING", "")
+        if method in ("GET", "HEAD"):
+            response = _stream_at(path, query, database, is_async=False)
+            if response is not None:
+                return response(environ, start_response)
+        page = _page_at(path, query, method, "WSGI")
         start_response(f"{page.status.value} {page.status.phrase}", page.headers)
         # Most servers send what they are given, also after HEAD.
         return [] if method == "HEAD" else [page.body]
@@ -200,11 +216,12 @@ def asgi_app(database: Path) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await _lifespan(receive, send)
-        path, method = scope["path"], scope["method"]
-        response = _stream_at(path, database, ticks_async) if method in ("GET", "HEAD") else None
-        if response is not None:
-            return await response(scope, receive, send)
-        page = _page_at(path, method, "ASGI")
+        path, method, query = scope["path"], scope["method"], scope["query_string"].decode("latin-1")
+        if method in ("GET", "HEAD"):
+            response = _stream_at(path, query, database, is_async=True)
+            if response is not None:
+                return await response(scope, receive, send)
+        page = _page_at(path, query, method, "ASGI")
         headers = [(name.lower().encode(), value.encode()) for name, value in page.headers]
         await send({"type": "http.response.start", "status": page.status, "headers": headers})
         body = b"" if method == "HEAD" else page.body

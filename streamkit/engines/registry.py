@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any
 
 from ..core.base import BaseStream
+from ..core.headers import media_type_of, value_of
 from ..errors import InvalidTimeout, StreamEnded, TooManyStreams
 from .clock import loop_clocks, thread_clock
 from .pool import pool
@@ -35,6 +36,9 @@ LOOK_EVERY = 0.02  # seconds between two looks at what is still open
 LAST_MOMENT = 0.5  # seconds that streams have to say their last words; then they are cut
 RETRY_AFTER = 5  # seconds; what a client is told that finds all streams taken
 TOO_MANY = "Too many streams are open here; try again later.\n"
+
+# Others of the streaming types, such as records, are exports as a rule, and have an end.
+_ENDLESS = frozenset({"text/event-stream", "multipart/x-mixed-replace"})
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -102,8 +106,12 @@ def _end_all(grace: float | None) -> bool:
 
 
 def _has_no_end(stream: BaseStream) -> bool:
+    """Whether waiting for the end of this body would be waiting for nothing."""
     response = stream.response
-    return response is not None and response.endless
+    if response is not None and (response.keep_open or response.loop):
+        return True
+    head = stream._head
+    return head is not None and media_type_of(value_of(head[1], "content-type") or "") in _ENDLESS
 
 
 def _tell(loop: asyncio.AbstractEventLoop | None, stream: Any, is_late: bool) -> None:
