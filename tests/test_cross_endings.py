@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -201,6 +201,20 @@ def test_a_resource_that_fails_is_an_error_of_the_stream(described: Serve, way: 
     assert answer.error is boom
     assert not answer.complete
     assert (answer.committed, events) == ((False, []) if way == "entering" else (True, ["begun"]))
+
+
+def test_a_resource_that_swallows_the_error_ends_the_stream_in_order(described: Serve) -> None:
+    @contextmanager
+    def resource() -> Iterator[None]:
+        with suppress(ValueError):
+            yield
+
+    def program() -> Run:
+        yield "x"
+        raise ValueError("nothing to worry about")
+
+    answer = described(program, resources=[resource()]).finish()
+    assert (answer.body, answer.complete, answer.error) == (b"x", True, None)
 
 
 def test_an_async_resource_serves_an_async_producer(described: Serve) -> None:

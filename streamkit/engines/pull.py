@@ -95,10 +95,10 @@ class Pull:
             with self._opened:
                 thread.close_iterator(response.producer, self._iterator)
         except BaseException as error:
-            self._close(error)
-            fail(stream, error, stream._end)
-            del error
-            return None
+            if not self._close(error):
+                fail(stream, error, stream._end)
+                del error
+                return None
         thread.end_of_producer(stream, response)
         return None
 
@@ -109,10 +109,10 @@ class Pull:
 
     abandon = leave  # no lock of this thread's can be held: nobody else writes
 
-    def _close(self, error: BaseException) -> None:
-        """Close what is open, and log what that raises: the stream has its error already."""
+    def _close(self, error: BaseException) -> bool:
+        """Close what is open, and log what that raises; whether a resource has taken the error on itself."""
         if not self._is_open:
-            return
+            return False
         self._is_open = False
         response = self.stream.response
         assert response is not None
@@ -121,10 +121,11 @@ class Pull:
         except Exception as fault:
             log_error(self.stream, "closing the iterable failed", fault)
         try:
-            self._opened.__exit__(type(error), error, error.__traceback__)
+            return bool(self._opened.__exit__(type(error), error, error.__traceback__))
         except Exception as fault:
             if fault is not error:
                 log_error(self.stream, "leaving a resource failed", fault)
+            return False
 
 
 class AsyncPull:
@@ -186,20 +187,21 @@ class AsyncPull:
                 await stream.write(chunk)
                 return None
         except BaseException as error:
-            await self.close(error)
+            taken = await self.close(error)
             stream._pulling = False
             if isinstance(error, asyncio.CancelledError):
                 raise
-            await fail_async(stream, error, stream._end)
-            del error
-            return None
+            if not taken:
+                await fail_async(stream, error, stream._end)
+                del error
+                return None
         await task.end_of_producer(stream, response)
         return None
 
-    async def close(self, error: BaseException) -> None:
-        """Close what is open, and log what that raises: the stream has its error already."""
+    async def close(self, error: BaseException) -> bool:
+        """Close what is open, and log what that raises; whether a resource has taken the error on itself."""
         if not self._is_open:
-            return
+            return False
         self._is_open = False
         response = self.stream.response
         assert response is not None
@@ -208,7 +210,8 @@ class AsyncPull:
         except Exception as fault:
             log_error(self.stream, "closing the iterable failed", fault)
         try:
-            await self._opened.__aexit__(type(error), error, error.__traceback__)
+            return bool(await self._opened.__aexit__(type(error), error, error.__traceback__))
         except Exception as fault:
             if fault is not error:
                 log_error(self.stream, "leaving a resource failed", fault)
+            return False
