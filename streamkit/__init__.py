@@ -11,6 +11,7 @@ from .core.completion import html_completion
 from .core.headers import Headers
 from .core.response import StreamingResponse, stream
 from .core.stream import AsyncResponseStream, ResponseStream
+from .downloads import Download, csv_rows, json_lines, send_file, send_stream, zip_files
 from .engines.registry import shutdown
 from .errors import (
     AlreadyCommitted,
@@ -55,6 +56,7 @@ __all__ = [
     "BodyTooShort",
     "BufferLimitExceeded",
     "ClientDisconnected",
+    "Download",
     "EngineUnavailable",
     "EventFieldError",
     "EventStream",
@@ -79,12 +81,17 @@ __all__ = [
     "UnsupportedData",
     "__version__",
     "asgi",
+    "csv_rows",
     "errors",
     "event_stream",
     "html_completion",
+    "json_lines",
+    "send_file",
+    "send_stream",
     "shutdown",
     "sse",
     "stream",
     "wrap",
     "wsgi",
+    "zip_files",
 ]

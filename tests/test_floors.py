@@ -20,7 +20,7 @@ FLOORS = {
     "core": 3,
     "engines": 4,
     "sse.py": 4,
-    "downloads.py": 4,
+    "downloads": 4,
     "wsgi.py": 5,
     "asgi.py": 5,
     "middleware.py": 6,

@@ -164,7 +164,7 @@ def json_text(data: object, own: ToJSON | None = None) -> str:
     """Data that is no text, as `encode` sends it. Raises `EventFieldError`."""
     if own is None:
         try:
-            return _json_encoder()(data)
+            return json_encoder()(data)
         except (TypeError, ValueError, RecursionError) as error:
             raise EventFieldError("data", f"text, or what JSON can carry ({error})", data) from error
     made = own(data)
@@ -179,7 +179,7 @@ def json_text(data: object, own: ToJSON | None = None) -> str:
 
 
 @cache
-def _json_encoder() -> Callable[[Any], str]:
+def json_encoder() -> Callable[[Any], str]:
     """orjson where it is installed, because it is faster; it changes nothing else.
 
     What orjson refuses (integers over 64 bits, keys that are no text, named tuples) goes to the

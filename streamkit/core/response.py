@@ -51,6 +51,7 @@ class StreamingResponse:
     _wsgi: ClassVar[Callable[..., Iterable[bytes]]]
     _asgi: ClassVar[Callable[..., Awaitable[None]]]
     _served = False
+    is_file: ClassVar[bool] = False  # a client keeps it, and must not take a part for the whole
     # What producers get has these over a plain stream's methods: for sync ones, and for async ones.
     faces: ClassVar[tuple[type, type] | None] = None
     media_type: str  # in lower case, without parameters

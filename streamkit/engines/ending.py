@@ -114,7 +114,9 @@ def ends_cleanly(stream: BaseStream, error: BaseException) -> bool:
         return True
     response = stream.response
     # What has no end of its own cannot be taken for whole.
-    return isinstance(error, StreamEnded) and response is not None and (response.keep_open or response.loop)
+    if not isinstance(error, StreamEnded) or response is None or response.is_file:
+        return False
+    return response.keep_open or response.loop
 
 
 def last_words(stream: BaseStream, ending: StreamEnded) -> tuple[bytes, bool]:

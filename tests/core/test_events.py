@@ -47,9 +47,9 @@ def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """A test runs with orjson, where it is installed, and once more without it."""
     if request.param == "stdlib":
         monkeypatch.setitem(sys.modules, "orjson", None)
-    events._json_encoder.cache_clear()
+    events.json_encoder.cache_clear()
     yield request.param
-    events._json_encoder.cache_clear()
+    events.json_encoder.cache_clear()
 
 
 # The scenarios

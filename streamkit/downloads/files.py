@@ -1,0 +1,273 @@
+"""A file that is there already, with ranges and conditions (RFC 9110, sections 13 and 14).
+
+    streamkit.send_file("/srv/reports/2024.pdf")
+    streamkit.send_file("/srv/video.mp4", disposition="inline")   # a player may seek
+
+One range is answered with 206; several get the whole file, which is what they may get. What
+the client has already is answered with 304. The price: a description's head then depends on
+the request, so it is made by `for_request` when it is served; a server that has `sendfile`
+is faster with its own.
+
+Rule: the length is known before the first byte and enforced, so a file that shrinks under
+way is a body too short, and cut.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from os import PathLike
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from werkzeug.http import http_date, parse_date, parse_etags, unquote_etag
+
+from ..core.headers import Headers, Pairs, value_of
+from ..core.response import StreamingResponse
+from ..errors import AlreadyServed, HeaderError, OptionsError, ProducerError
+from .batches import close
+from .description import Download, Wishes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+BLOCK = 64 * 1024  # bytes read at a time; as many as streams hold for a slow client
+
+# "bytes=0-99", "bytes=100-", "bytes=-100" (RFC 9110, section 14.1.2); more digits than a file has
+# bytes are no range that anyone means.
+_RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})-(\d{0,18})", re.ASCII | re.IGNORECASE).fullmatch
+_ETAG = re.compile(r"[!#-~]*").fullmatch
+
+# "the sender ... SHOULD NOT generate representation metadata other than" those -- RFC 9110, 15.4.5
+_OF_A_BODY = frozenset({"content-disposition", "content-type", "content-encoding", "accept-ranges"})
+
+
+def send_file(
+    path_or_file: str | PathLike[str] | IO[bytes],
+    filename: str | None = None,
+    *,
+    disposition: str = "attachment",
+    type: str | None = None,
+    etag: str | None = None,
+    last_modified: datetime | None = None,
+    **more: Unpack[Wishes],
+) -> Download:
+    """Describe a file that is there: a path, or a file open for reading bytes, which is closed.
+
+    `filename` is the path's last part unless given. `etag` (without quotes) and `last_modified`
+    are those of the path unless given; a file object has none of its own. Ranges and
+    conditional requests are honoured if the file can seek; if it cannot, it is a download as
+    any other. Raises `OSError` at once if there is no such file, and what `send_stream` raises.
+    """
+    source = _source_of(path_or_file)
+    if filename is None:
+        name = (
+            path_or_file if isinstance(path_or_file, (str, PathLike)) else getattr(path_or_file, "name", None)
+        )
+        filename = os.path.basename(os.fspath(name)) if isinstance(name, (str, PathLike)) else None
+    if source.size is None:
+        return Download(_Part(source, 0, None), filename, disposition=disposition, type=type, **more)
+    if etag is None and source.stat is not None:
+        etag = f"{source.stat.st_mtime_ns:x}-{source.size:x}"
+    if last_modified is None and source.stat is not None:
+        last_modified = datetime.fromtimestamp(int(source.stat.st_mtime), timezone.utc)
+    if last_modified is not None and not isinstance(last_modified, datetime):
+        raise OptionsError([f"last_modified: wanted a datetime or None, got {last_modified!r}"])
+    return FileDownload(source, filename, etag, last_modified, disposition=disposition, type=type, **more)
+
+
+class _Source(NamedTuple):
+    path: str | None
+    file: Any
+    start: int = 0  # where a file object stood when it was given
+    size: int | None = None
+    stat: os.stat_result | None = None
+
+
+def _source_of(path_or_file: Any) -> _Source:
+    if isinstance(path_or_file, (str, PathLike)):
+        path = os.fspath(path_or_file)
+        known = os.stat(path)
+        if not stat.S_ISREG(known.st_mode):
+            raise IsADirectoryError(f"wanted a regular file, got {path!r}")
+        return _Source(path, None, 0, known.st_size, known)
+    if isinstance(path_or_file, io.TextIOBase) or not hasattr(path_or_file, "read"):
+        raise ProducerError(f"wanted a path or a file open for reading bytes, got {path_or_file!r}")
+    seekable = getattr(path_or_file, "seekable", None)
+    if seekable is None or not seekable():
+        return _Source(None, path_or_file)
+    start = path_or_file.tell()
+    end = path_or_file.seek(0, os.SEEK_END)
+    path_or_file.seek(start)
+    return _Source(None, path_or_file, start, max(0, end - start))
+
+
+class _Part:
+    """Some of a file, as an iterable of chunks."""
+
+    def __init__(self, source: _Source, start: int, length: int | None) -> None:
+        self.source = source
+        self.start = start
+        self.length = length
+
+    def __iter__(self) -> Iterator[bytes]:
+        path, file, offset, size, _ = self.source
+        if file is not None and file.closed:
+            raise AlreadyServed(f"{file!r} was served before and is closed")
+        with file if path is None else open(path, "rb", buffering=0) as opened:
+            if size is not None:
+                opened.seek(offset + self.start)
+            left = self.length
+            while left is None or left > 0:
+                block = opened.read(BLOCK if left is None else min(BLOCK, left))
+                if not block:
+                    return
+                left = None if left is None else left - len(block)
+                yield block
+
+    def close(self) -> None:
+        """Close the file that was given, read or not."""
+        close(self.source.file)
+
+
+class FileDownload(Download):
+    """Describe a file of known length; which part of it is sent, the request says."""
+
+    _is_answer = False
+
+    def __init__(
+        self,
+        source: _Source,
+        filename: str | None,
+        etag: str | None,
+        last_modified: datetime | None,
+        **more: Any,
+    ) -> None:
+        self.source = source
+        self.size: int = source.size or 0
+        given = list(Headers(more.pop("headers", None)))
+        ours = [("Accept-Ranges", "bytes")]
+        if etag is not None:
+            ours.append(("ETag", _quoted(etag)))
+        if last_modified is not None:
+            ours.append(("Last-Modified", http_date(last_modified)))
+        head = [*given, *(pair for pair in ours if value_of(given, pair[0].lower()) is None)]
+        whole = _Part(source, 0, self.size)
+        super().__init__(whole, filename, content_length=self.size, headers=head, **more)
+
+    def for_request(self, request: Mapping[str, Any]) -> StreamingResponse:
+        """The response to this request: the file, a part of it, or that the client has it already."""
+        if self._is_answer or self.status != 200:
+            return self
+        method = request.get("REQUEST_METHOD") or request.get("method", "GET")
+        fields = _fields_of(request)
+        status = _precondition(method, fields, self.headers)
+        if status is not None:
+            return self._without_body(status)
+        wanted = fields.get("range")
+        if method != "GET" or wanted is None or not self.size or not _may_be_part(fields, self.headers):
+            return self
+        span = range_of(wanted, self.size)
+        if span is None:
+            return self
+        start, stop = span
+        if start >= stop:
+            return self._without_body(416, ("Content-Range", f"bytes */{self.size}"))
+        part = copy.copy(self)
+        part._is_answer = True
+        part.status = 206
+        part.content_length = stop - start
+        part.producer = _Part(self.source, start, stop - start)
+        part.describe_head([*self.headers, ("Content-Range", f"bytes {start}-{stop - 1}/{self.size}")])
+        return part
+
+    def _without_body(self, status: int, *more: tuple[str, str]) -> StreamingResponse:
+        return StreamingResponse(
+            _Part(self.source, 0, 0),
+            status=status,
+            headers=[*(pair for pair in self.headers if pair[0].lower() not in _OF_A_BODY), *more],
+            content_length=None if status == 304 else 0,
+            callback=self.callback,
+            resources=self.resources,
+            options=self.options,
+        )
+
+
+def range_of(wanted: str, size: int) -> tuple[int, int] | None:
+    """First byte and the one after the last, of a file of `size` bytes.
+
+    None: the whole file, for a range in other units, several, or one that is none
+    (RFC 9110, section 14.2, lets a server ignore it). Empty: nothing of it is there.
+    """
+    match = _RANGE(wanted.strip())
+    if match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:  # the last so many bytes
+        return max(0, size - int(match[2])), size
+    start = int(match[1])
+    if not match[2]:
+        return start, max(start, size)
+    last = int(match[2])
+    return None if last < start else (start, max(start, min(last + 1, size)))
+
+
+def _fields_of(request: Mapping[str, Any]) -> dict[str, str]:
+    """The fields that matter here, by their names in lower case."""
+    names = ("range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
+    if "REQUEST_METHOD" in request:
+        keys = ((name, "HTTP_" + name.upper().replace("-", "_")) for name in names)
+        return {name: request[key] for name, key in keys if key in request}
+    fields: dict[str, str] = {}
+    for raw, value in request.get("headers", ()):
+        name = raw.decode("latin-1").lower()
+        if name in names:
+            text = value.decode("latin-1")
+            fields[name] = f"{fields[name]}, {text}" if name in fields else text
+    return fields
+
+
+def _precondition(method: str, fields: Mapping[str, str], headers: Pairs) -> int | None:
+    """The status of a request whose conditions say that no body is wanted (RFC 9110, section 13.2.2)."""
+    etag, is_weak = unquote_etag(value_of(headers, "etag"))
+    changed = parse_date(value_of(headers, "last-modified"))
+    reads = method in ("GET", "HEAD")
+    if "if-match" in fields:
+        wanted = parse_etags(fields["if-match"])
+        if not (wanted.star_tag or (etag is not None and not is_weak and wanted.is_strong(etag))):
+            return 412
+    elif "if-unmodified-since" in fields and changed is not None:
+        since = parse_date(fields["if-unmodified-since"])
+        if since is not None and changed > since:
+            return 412
+    if "if-none-match" in fields:
+        known = parse_etags(fields["if-none-match"])
+        if known.star_tag or (etag is not None and known.contains_weak(etag)):
+            return 304 if reads else 412
+    elif "if-modified-since" in fields and changed is not None and reads:
+        since = parse_date(fields["if-modified-since"])
+        if since is not None and changed <= since:
+            return 304
+    return None
+
+
+def _may_be_part(fields: Mapping[str, str], headers: Pairs) -> bool:
+    """Whether the file is still the one that the client has a part of (RFC 9110, section 13.1.5)."""
+    if "if-range" not in fields:
+        return True
+    held = fields["if-range"].strip()
+    if held.startswith('"'):  # a weak one never matches: its bytes may differ
+        return held == value_of(headers, "etag")
+    date = parse_date(held)
+    return date is not None and date == parse_date(value_of(headers, "last-modified"))
+
+
+def _quoted(etag: object) -> str:
+    if not isinstance(etag, str) or not _ETAG(etag):
+        raise HeaderError(
+            f"wanted etag as visible ASCII without quotes (RFC 9110, section 8.8.3), got {etag!r}"
+        )
+    return f'"{etag}"'

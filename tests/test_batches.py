@@ -1,0 +1,152 @@
+"""What an async body of rows does while its client is slow: against a stream that the test holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from driving import PATIENCE
+
+from streamkit.downloads import batches
+from streamkit.downloads.rows import CsvPen
+
+
+class SlowStream:
+    """Takes its first chunk at once, and each further one when it is told to."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.waiting: list[bytes] = []
+        self.turns = asyncio.Semaphore(1)
+
+    async def write(self, chunk: bytes) -> int:
+        self.waiting.append(chunk)
+        try:
+            await self.turns.acquire()
+        finally:
+            self.waiting.remove(chunk)
+        self.taken.append(chunk)
+        return len(chunk)
+
+
+@pytest.fixture(autouse=True)
+def short_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MOMENT", 0.001)
+    monkeypatch.setattr(batches, "monotonic", lambda: 0.0)  # the timer alone decides
+
+
+async def until(true: Callable[[], object]) -> None:
+    async def asking() -> None:
+        while not true():  # noqa: ASYNC110  # there is no event for what it asks
+            await asyncio.sleep(0)
+
+    await asyncio.wait_for(asking(), PATIENCE)
+
+
+def run(
+    story: Callable[[SlowStream, asyncio.Queue[Any], asyncio.Task[None]], Awaitable[None]], **more: Any
+) -> None:
+    """Tell a story of a stream, the queue that its rows come from, and the body's task."""
+
+    async def main() -> None:
+        stream: Any = SlowStream()
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def rows() -> AsyncIterator[Any]:
+            while (row := await queue.get()) is not None:
+                yield [row]
+
+        pen: Any = lambda first: CsvPen(first, None, "excel", "utf-8")  # noqa: E731
+        body = batches.AsyncBatches(rows(), pen, more.get("on_progress"))
+        task = asyncio.ensure_future(body(stream))
+        queue.put_nowait(1)
+        await until(lambda: stream.taken == [b"1\r\n"])
+        await story(stream, queue, task)
+        assert task.done()
+
+    asyncio.run(main())
+
+
+def test_while_a_chunk_waits_for_a_slow_client_the_rows_after_it_gather():
+    async def story(stream: SlowStream, queue: asyncio.Queue[Any], task: asyncio.Task[None]) -> None:
+        queue.put_nowait(2)
+        await until(lambda: stream.waiting == [b"2\r\n"])
+        queue.put_nowait(3)
+        await asyncio.sleep(0.01)  # long enough for the timer to look, and to look again
+        queue.put_nowait(4)
+        await until(queue.empty)
+        assert (stream.taken, stream.waiting) == ([b"1\r\n"], [b"2\r\n"])
+        stream.turns.release()
+        await until(lambda: stream.waiting == [b"3\r\n4\r\n"])
+        stream.turns.release()
+        queue.put_nowait(None)
+        await task
+        assert stream.taken == [b"1\r\n", b"2\r\n", b"3\r\n4\r\n"]
+
+    run(story)
+
+
+def test_the_end_waits_for_the_chunk_that_is_on_its_way():
+    async def story(stream: SlowStream, queue: asyncio.Queue[Any], task: asyncio.Task[None]) -> None:
+        queue.put_nowait(2)
+        await until(lambda: stream.waiting)
+        queue.put_nowait(3)
+        queue.put_nowait(None)
+        await until(queue.empty)
+        for _ in range(2):
+            stream.turns.release()
+        await task
+        assert stream.taken == [b"1\r\n", b"2\r\n", b"3\r\n"]
+
+    run(story)
+
+
+def test_a_body_that_is_cancelled_lets_go_of_the_chunk_on_its_way():
+    async def story(stream: SlowStream, queue: asyncio.Queue[Any], task: asyncio.Task[None]) -> None:
+        queue.put_nowait(2)
+        await until(lambda: stream.waiting)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (stream.taken, stream.waiting) == ([b"1\r\n"], [])
+
+    run(story)
+
+
+def test_what_fails_by_the_timer_is_raised_with_the_next_chunk_and_sends_nothing_more():
+    def on_progress(rows: int, sent: int) -> None:
+        if rows == 2:
+            raise LookupError
+
+    async def story(stream: SlowStream, queue: asyncio.Queue[Any], task: asyncio.Task[None]) -> None:
+        for _ in range(9):
+            stream.turns.release()
+        queue.put_nowait(2)
+        await until(lambda: len(stream.taken) == 2)
+        queue.put_nowait(3)
+        await asyncio.sleep(0.01)  # long enough for the timer
+        queue.put_nowait(None)
+        with pytest.raises(LookupError):
+            await task
+        assert stream.taken == [b"1\r\n", b"2\r\n"]
+
+    run(story, on_progress=on_progress)
+
+
+def test_what_fails_while_a_chunk_is_on_its_way_does_not_wait_for_it():
+    async def story(stream: SlowStream, queue: asyncio.Queue[Any], task: asyncio.Task[None]) -> None:
+        queue.put_nowait(2)
+        await until(lambda: stream.waiting)
+        queue.put_nowait(BadText())
+        with pytest.raises(LookupError):
+            await task
+        assert (stream.taken, stream.waiting) == ([b"1\r\n"], [])
+
+    run(story)
+
+
+class BadText:
+    def __str__(self) -> str:
+        raise LookupError

@@ -1,0 +1,328 @@
+"""`send_file`: a file that is there, with ranges and conditions (RFC 9110, sections 13 and 14)."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from downloading import WAYS, Downloads, serving
+from driving import until
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamkit.downloads import Download, send_file
+from streamkit.downloads.files import range_of
+from streamkit.errors import AlreadyServed, BodyTooShort, HeaderError, OptionsError, ProducerError
+
+CONTENT = bytes(range(256)) * 1000
+SIZE = len(CONTENT)
+THEN = 1_700_000_000
+DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
+EARLIER = "Tue, 14 Nov 2023 22:13:19 GMT"
+
+
+@pytest.fixture(params=WAYS)
+def served(request: Any) -> Iterator[Downloads]:
+    yield from serving(request.param)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(CONTENT)
+    os.utime(path, (THEN, THEN))
+    return path
+
+
+def etag_of(path: Path) -> str:
+    return dict(send_file(path).headers)["ETag"]
+
+
+# ---------------------------------------------------------------- the whole file
+
+
+def test_a_path_is_sent_whole_with_its_length_name_type_and_validators(served: Downloads, path: Path):
+    answer = served(lambda: send_file(path)).finish()
+    assert (answer.status, answer.body, answer.complete) == (200, CONTENT, True)
+    assert answer.header("Content-Length") == str(SIZE)
+    assert answer.header("Content-Type") == "video/mp4"
+    assert (
+        answer.header("Content-Disposition") == "attachment; filename=\"film.mp4\"; filename*=UTF-8''film.mp4"
+    )
+    assert answer.header("Accept-Ranges") == "bytes"
+    assert answer.header("Last-Modified") == DATE
+    assert answer.header("ETag") == etag_of(path)
+    assert answer.header("Cache-Control") == "private, no-cache, no-transform"
+
+
+def test_name_type_disposition_and_headers_may_be_given(served: Downloads, path: Path):
+    own = {"ETag": '"own"', "X-A": "1"}
+    make = lambda: send_file(str(path), "a.csv", disposition="inline", type="json", headers=own)  # noqa: E731
+    answer = served(make).finish()
+    assert (answer.header("ETag"), answer.header("X-A")) == ('"own"', "1")
+    assert answer.header("Content-Type") == "application/json"
+    assert (answer.header("Content-Disposition") or "").startswith('inline; filename="a.csv"')
+
+
+def test_a_file_object_is_sent_from_where_it_stands_and_closed(served: Downloads, path: Path):
+    opened = path.open("rb")
+    opened.seek(100)
+    answer = served(lambda: send_file(opened)).finish()
+    assert (answer.body, answer.header("Content-Length")) == (CONTENT[100:], str(SIZE - 100))
+    assert 'filename="film.mp4"' in (answer.header("Content-Disposition") or "")
+    assert (answer.header("ETag"), answer.header("Last-Modified")) == (None, None)
+    assert opened.closed
+
+
+def test_etag_and_last_modified_may_be_given(served: Downloads):
+    when = datetime.fromtimestamp(THEN, timezone.utc)
+    answer = served(lambda: send_file(io.BytesIO(b"abc"), "a", etag="v1", last_modified=when)).finish()
+    assert (answer.header("ETag"), answer.header("Last-Modified")) == ('"v1"', DATE)
+
+
+def test_a_file_that_cannot_seek_is_a_download_as_any_other(served: Downloads):
+    reader, writer = os.pipe()
+    os.write(writer, b"piped")
+    os.close(writer)
+    answer = served(lambda: send_file(os.fdopen(reader, "rb"), "a"), sent=[("Range", "bytes=1-")]).finish()
+    assert (answer.status, answer.body) == (200, b"piped")
+    assert (answer.header("Accept-Ranges"), answer.header("Content-Length")) == ("none", None)
+
+
+def test_an_empty_file_is_sent_whole_whatever_the_range(served: Downloads):
+    answer = served(lambda: send_file(io.BytesIO(b""), "a"), sent=[("Range", "bytes=0-")]).finish()
+    assert (answer.status, answer.body, answer.header("Content-Length")) == (200, b"", "0")
+
+
+def test_head_gets_the_length_and_no_range(served: Downloads, path: Path):
+    answer = served(lambda: send_file(path), method="HEAD", sent=[("Range", "bytes=0-9")]).finish()
+    assert (answer.status, answer.body, answer.header("Content-Length")) == (200, b"", str(SIZE))
+
+
+def test_a_path_can_be_sent_again_and_a_file_object_cannot(served: Downloads, path: Path):
+    again = send_file(path)
+    assert [served(lambda: again).finish().body for _ in range(2)] == [CONTENT] * 2
+    once = send_file(path.open("rb"))
+    assert served(lambda: once).finish().body == CONTENT
+    second = served(lambda: once).finish()
+    assert not second.committed
+    assert isinstance(second.error, AlreadyServed)
+
+
+# ---------------------------------------------------------------- ranges
+
+
+@pytest.mark.parametrize(
+    ("wanted", "start", "stop"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=0-9", 0, 10),
+        ("bytes=100000-", 100_000, SIZE),
+        ("bytes=-5", SIZE - 5, SIZE),
+        ("bytes=-99999999", 0, SIZE),
+        ("bytes=255990-99999999", 255_990, SIZE),
+        ("Bytes=1-2", 1, 3),
+    ],
+)
+def test_one_range_is_answered_with_its_part(
+    served: Downloads, path: Path, wanted: str, start: int, stop: int
+):
+    answer = served(lambda: send_file(path), sent=[("Range", wanted)]).finish()
+    assert (answer.status, answer.body, answer.complete) == (206, CONTENT[start:stop], True)
+    assert answer.header("Content-Range") == f"bytes {start}-{stop - 1}/{SIZE}"
+    assert answer.header("Content-Length") == str(stop - start)
+    assert answer.header("ETag") == etag_of(path)
+    assert answer.header("Cache-Control") == "private, no-cache, no-transform"
+
+
+def test_a_range_of_a_file_object_counts_from_where_it_stands(served: Downloads):
+    opened = io.BytesIO(b"0123456789")
+    opened.seek(4)
+    answer = served(lambda: send_file(opened, "a"), sent=[("Range", "bytes=1-2")]).finish()
+    assert (answer.body, answer.header("Content-Range")) == (b"56", "bytes 1-2/6")
+    assert opened.closed
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "bytes=0-1,5-6",
+        "bytes=9-1",
+        "bytes=-",
+        "bytes=a-b",
+        "lines=1-2",
+        "bytes",
+        "bytes=0-1x",
+        "bytes=" + "9" * 5000 + "-",
+    ],
+)
+def test_a_range_that_is_none_or_several_gets_the_whole_file(served: Downloads, path: Path, wanted: str):
+    answer = served(lambda: send_file(path), sent=[("Range", wanted)]).finish()
+    assert (answer.status, len(answer.body)) == (200, SIZE)
+
+
+@pytest.mark.parametrize("wanted", [f"bytes={SIZE}-", "bytes=99999999-", "bytes=-0"])
+def test_a_range_of_which_nothing_is_there_is_416(served: Downloads, path: Path, wanted: str):
+    opened = path.open("rb")
+    answer = served(lambda: send_file(opened), sent=[("Range", wanted)]).finish()
+    assert (answer.status, answer.body, answer.header("Content-Length")) == (416, b"", "0")
+    assert answer.header("Content-Range") == f"bytes */{SIZE}"
+    assert answer.header("Content-Disposition") is None
+    assert opened.closed
+
+
+def test_a_range_is_for_get_alone(served: Downloads, path: Path):
+    answer = served(lambda: send_file(path), method="POST", sent=[("Range", "bytes=0-1")]).finish()
+    assert answer.status == 200
+
+
+def test_a_response_of_another_status_is_sent_as_it_is(served: Downloads, path: Path):
+    answer = served(lambda: send_file(path, status=203), sent=[("Range", "bytes=0-1")]).finish()
+    assert (answer.status, answer.body) == (203, CONTENT)
+
+
+@given(st.integers(1, 50), st.integers(0, 60), st.integers(0, 60))
+def test_a_range_is_a_slice(size: int, first: int, last: int):
+    content = bytes(range(size))
+    for wanted, expected in (
+        (f"bytes={first}-", content[first:]),
+        (f"bytes=-{last}", content[max(0, size - last) :]),
+        (f"bytes={first}-{last}", content[first : last + 1] if last >= first else content),
+    ):
+        start, stop = range_of(wanted, size) or (0, size)
+        assert content[start:stop] == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [("{etag}", 206), (DATE, 206), ('"other"', 200), ("W/{etag}", 200), (EARLIER, 200), ("nonsense", 200)],
+)
+def test_if_range_gives_a_part_only_of_the_file_that_the_client_has(
+    served: Downloads, path: Path, condition: str, status: int
+):
+    sent = [("Range", "bytes=0-1"), ("If-Range", condition.format(etag=etag_of(path)))]
+    assert served(lambda: send_file(path), sent=sent).finish().status == status
+
+
+# ---------------------------------------------------------------- conditions
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        ("If-None-Match", "{etag}", 304),
+        ("If-None-Match", 'W/{etag}, "x"', 304),
+        ("If-None-Match", "*", 304),
+        ("If-None-Match", '"x"', 200),
+        ("If-Modified-Since", DATE, 304),
+        ("If-Modified-Since", EARLIER, 200),
+        ("If-Modified-Since", "nonsense", 200),
+        ("If-Match", "{etag}", 200),
+        ("If-Match", "*", 200),
+        ("If-Match", '"x"', 412),
+        ("If-Match", "W/{etag}", 412),
+        ("If-Unmodified-Since", DATE, 200),
+        ("If-Unmodified-Since", EARLIER, 412),
+    ],
+)
+def test_a_condition_decides_whether_the_file_is_sent(
+    served: Downloads, path: Path, name: str, value: str, status: int
+):
+    called: list[int] = []
+    sent = [(name, value.format(etag=etag_of(path)))]
+    answer = served(lambda: send_file(path, callback=lambda: called.append(1)), sent=sent).finish()
+    assert (answer.status, len(answer.body)) == (status, SIZE if status == 200 else 0)
+    assert answer.header("ETag") == etag_of(path)
+    assert answer.header("Content-Disposition") is None or status == 200
+    assert called == [1]
+
+
+def test_not_modified_has_neither_length_nor_type_and_closes_the_file(served: Downloads, path: Path):
+    opened = path.open("rb")
+    answer = served(lambda: send_file(opened, etag="v"), sent=[("If-None-Match", '"v"')]).finish()
+    assert (answer.status, answer.header("Content-Length"), answer.header("Content-Type")) == (
+        304,
+        None,
+        None,
+    )
+    assert opened.closed
+
+
+def test_if_none_match_is_stronger_than_if_modified_since(served: Downloads, path: Path):
+    sent = [("If-None-Match", '"x"'), ("If-Modified-Since", DATE)]
+    assert served(lambda: send_file(path), sent=sent).finish().status == 200
+
+
+# ---------------------------------------------------------------- how it ends
+
+
+def test_a_file_that_has_shrunk_is_cut(served: Downloads, path: Path):
+    download = send_file(path)
+    path.write_bytes(CONTENT[:-1])
+    answer = served(lambda: download).finish()
+    assert len(answer.body) == SIZE - 1
+    assert not answer.complete
+    assert isinstance(answer.error, BodyTooShort)
+
+
+def test_a_file_that_has_grown_is_sent_as_long_as_it_was(served: Downloads, path: Path):
+    download = send_file(path)
+    path.write_bytes(CONTENT * 2)
+    assert served(lambda: download).finish().body == CONTENT
+
+
+def test_a_file_that_has_gone_is_a_real_error(served: Downloads, path: Path):
+    download = send_file(path)
+    path.unlink()
+    answer = served(lambda: download).finish()
+    assert not answer.committed
+    assert isinstance(answer.error, FileNotFoundError)
+
+
+def test_a_file_is_closed_when_the_client_leaves(served: Downloads):
+    opened = io.BytesIO(bytes(5_000_000))
+    answer = served(lambda: send_file(opened, "a"))
+    assert answer.read()
+    answer.leave()
+    answer.through()
+    assert until(lambda: opened.closed)
+
+
+def test_a_file_is_closed_unread_for_head(served: Downloads):
+    opened = io.BytesIO(b"abc")
+    served(lambda: send_file(opened, "a"), method="HEAD").finish()
+    assert opened.closed
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_a_path_that_is_not_there_is_an_error_at_once(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        send_file(tmp_path / "none")
+    with pytest.raises(IsADirectoryError):
+        send_file(tmp_path)
+
+
+@pytest.mark.parametrize("source", [io.StringIO("text"), 5, None, b"abc", [b"abc"]])
+def test_what_is_no_file_of_bytes_is_refused(source: Any):
+    with pytest.raises(ProducerError, match="wanted a path or a file"):
+        send_file(source)
+
+
+def test_validators_that_cannot_be_sent_are_refused(path: Path):
+    with pytest.raises(HeaderError, match="etag"):
+        send_file(path, etag='a"b')
+    with pytest.raises(OptionsError, match="last_modified"):
+        send_file(path, last_modified=THEN)  # type: ignore[arg-type]
+
+
+def test_it_is_a_download_with_the_facts_as_they_were_given(path: Path):
+    download = send_file(path, type="video/mp4", disposition="inline")
+    assert isinstance(download, Download)
+    assert (download.filename, download.disposition, download.type) == ("film.mp4", "inline", "video/mp4")
