@@ -37,13 +37,15 @@ from .engines.messages import (
     abort_transport,
     body_message,
     encoded,
+    heard,
     plain_answer,
     send_whole,
     spooled,
+    too_many,
     uncancel,
 )
 from .engines.pull import UNBOUNDED, AsyncPull
-from .engines.registry import RETRY_AFTER, TOO_MANY, check_room, shutdown_async, signals
+from .engines.registry import check_room, shutdown_async, signals
 from .engines.relay import NEW, OVER
 from .engines.send import ScopeStream
 from .engines.spool import Spool
@@ -175,13 +177,14 @@ async def respond(
         await _head_only(stream, response, send)
     else:
         try:
-            check_room(stream)
+            check_room(stream, thread_clock if isinstance(stream, ThreadStream) else loop_clock())
         except TooManyStreams as error:
             await _discard(stream, response)
-            ASGI_LOG.warning("answered 503: %s", error)
-            await plain_answer(send, 503, TOO_MANY, [("Retry-After", str(RETRY_AFTER))])
+            await too_many(send, error)
             return
-        await _Exchange(stream, reader, carrier.inbox if receive is carrier else Inbox(receive), send).run()
+        exchange = _Exchange(stream, reader, carrier.inbox if receive is carrier else Inbox(receive), send)
+        exchange.server_send = carrier.root_send if carrier is not None else send
+        await exchange.run()
 
 
 def _reader(
@@ -212,6 +215,7 @@ class _Exchange:
         self.stream = stream
         self.reader = reader
         self.send = send
+        self.server_send = send  # the server's own, below all layers
         self.inbox = inbox
         self.producer: asyncio.Task[None] | None = None
         self.puller: asyncio.Task[Any] | None = None  # the request's own task, while it may be cut off
@@ -248,6 +252,8 @@ class _Exchange:
             if not self.cut_off:
                 raise
             uncancel()
+            if stream._given_up:
+                await heard()
         except BaseException as error:
             self._stop_watching()
             stream._failed = True
@@ -283,7 +289,7 @@ class _Exchange:
     def _cut(self) -> None:
         if self.task is not None and self.stream._carrier is self:
             self.cut_off = True
-            abort_transport(self.send)
+            abort_transport(self.server_send)
             self.task.cancel()
 
     def _start(self) -> None:

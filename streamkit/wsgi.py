@@ -34,6 +34,7 @@ from .engines.bodies import (
     started,
     too_many,
 )
+from .engines.clock import thread_clock
 from .engines.ending import (
     WSGI_LOG,
     fail,
@@ -226,7 +227,7 @@ def _concluded(stream: RequestStream, error: BaseException | None) -> Iterable[b
         stream._failed = True
         settle(stream, "failed")
         if stream.refused is not None:
-            return too_many(stream.start_response, stream.refused)
+            return too_many(stream.start_response, stream.refused, stream.request.method)
         raise error
     if stream._ending is not None and stream._connected and not stream.closed:
         return _ended_early(stream, stream._ending, error)
@@ -333,7 +334,7 @@ def respond(
     if request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
         return head_only(stream, response, start_response)
     try:
-        check_room(stream)
+        check_room(stream, thread_clock)
     except TooManyStreams as error:
         discard(stream, response)
         return too_many(start_response, error)
@@ -427,7 +428,7 @@ def _cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[by
     if outer.answer is not None and (request.method == "HEAD" or not has_body(stream._status)):
         return head_only(stream, response, outer.start_response)
     try:
-        check_room(stream)
+        check_room(stream, thread_clock)
     except TooManyStreams as error:
         discard(stream, response)
         return too_many(outer.start_response, error)

@@ -6,12 +6,13 @@ and a wait long enough for a busy machine.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from driving import PATIENCE
+from driving import PATIENCE, AsgiServer, WsgiServer
 from shapes import SHAPES, WITH_STREAM, Run, Serve, Shape, serving
 
 import streamkit
@@ -331,3 +332,72 @@ def test_an_application_that_writes_by_itself_hears_that_all_streams_are_taken(s
 def test_the_names_of_the_limits_are_public() -> None:
     assert streamkit.StreamEnded is StreamEnded
     assert streamkit.TooManyStreams is TooManyStreams
+
+
+# ---------------------------------------------------------------- streams of other code
+
+
+def foreign(asynchronous: bool, content_type: str, options: Any, program: Callable[[], Any]) -> Any:
+    """An application that streams in its interface's own way, wrapped."""
+
+    def wsgi_app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", content_type)])
+        return program()
+
+    async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+        head = [(b"content-type", content_type.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        for chunk in program():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await asyncio.sleep(0.002)
+        await send({"type": "http.response.body"})
+
+    return streamkit.wrap(asgi_app if asynchronous else wsgi_app, options)
+
+
+@pytest.mark.parametrize("kind", [WsgiServer, AsgiServer])
+def test_streams_of_other_code_count_among_max_streams(kind: Any) -> None:
+    options = {"max_streams": 1}
+    with kind(foreign(kind is AsgiServer, "text/plain", options, endless)) as server:
+        first = server.request()
+        assert first.read().startswith(b"data: 0")
+        second = server.request().finish()
+        assert (second.status, second.header("Retry-After")) == (503, "5")
+        first.leave()
+
+
+@pytest.mark.parametrize("kind", [WsgiServer, AsgiServer])
+def test_an_event_stream_of_other_code_ends_in_order_at_max_duration(kind: Any) -> None:
+    ends = Ends()
+    options = {"max_duration": 0.2, **ends.options}
+    with kind(foreign(kind is AsgiServer, EVENTS, options, endless)) as server:
+        answer = server.request().finish()
+        assert (answer.complete, answer.error) == (True, None)
+        assert ends.come() == ["timed_out"]
+
+
+@pytest.mark.parametrize("kind", [WsgiServer, AsgiServer])
+def test_an_event_stream_of_other_code_says_that_it_has_failed(kind: Any) -> None:
+    def failing() -> Iterator[bytes]:
+        yield b"data: 1\n\n"
+        raise RuntimeError("boom")
+
+    with kind(foreign(kind is AsgiServer, EVENTS, {}, failing)) as server:
+        answer = server.request().finish()
+        assert answer.body.startswith(b"data: 1\n\nevent: error\n")
+        assert answer.complete
+
+
+def test_many_at_once_never_pass_max_streams(caplog: pytest.LogCaptureFixture) -> None:
+    told = threading.Event()
+
+    def producer(stream: Any) -> None:
+        stream.write("a")
+        assert told.wait(PATIENCE)
+
+    app = streamkit.wrap(streamkit.stream(producer), {"max_streams": 5}, kind="wsgi")
+    with WsgiServer(app) as server:
+        answers = [server.request() for _ in range(30)]
+        statuses = [answer.status for answer in answers]
+        told.set()
+    assert (statuses.count(200), statuses.count(503)) == (5, 25)

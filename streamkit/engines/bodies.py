@@ -209,10 +209,11 @@ def reject(start_response: StartResponse, request: Request) -> Iterable[bytes]:
     return plain_answer(start_response, 505, "This response needs HTTP/1.1 or later.\n")
 
 
-def too_many(start_response: StartResponse, error: TooManyStreams) -> Iterable[bytes]:
+def too_many(start_response: StartResponse, error: TooManyStreams, method: str = "GET") -> Iterable[bytes]:
     """Answer a client for whom there is no stream left now."""
     WSGI_LOG.warning("answered 503: %s", error)
-    return plain_answer(start_response, 503, TOO_MANY, [("Retry-After", str(RETRY_AFTER))])
+    body = plain_answer(start_response, 503, TOO_MANY, [("Retry-After", str(RETRY_AFTER))])
+    return body if method != "HEAD" else iter((b"",))
 
 
 def refuse(start_response: StartResponse, error: BufferLimitExceeded, spool: Spool | None) -> Iterable[bytes]:

@@ -14,26 +14,12 @@ import logging
 import os
 import threading
 import time
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
-
-from ..options import Options
 
 _LOG = logging.getLogger("streamkit")
 LONGEST_TICK = 1.0  # seconds
 IDLE_SECONDS = 2.0  # a clock without streams stops after so long
-
-
-class Watched(Protocol):
-    """A stream as its clock sees it."""
-
-    @property
-    def options(self) -> Options: ...
-
-    _home: set[Any] | None
-    _deadline: float | None
-
-    def _look(self, now: float) -> None: ...
 
 
 class Clock:
@@ -44,8 +30,8 @@ class Clock:
         self._tick = LONGEST_TICK
         self._idle_since: float | None = None
 
-    def add(self, stream: Watched) -> None:
-        """Look at this stream from now on, until it has ended."""
+    def add(self, stream: Any) -> None:
+        """Look at this stream from now on, by its `_look(now)`, until it has ended."""
         options = stream.options
         if options.max_duration is not None:
             stream._deadline = time.monotonic() + options.max_duration

@@ -9,7 +9,10 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from ..core.headers import Pairs
+from ..errors import TooManyStreams
 from ..types import ASGIHeaders, Message, Send
+from .ending import ASGI_LOG
+from .registry import RETRY_AFTER, TOO_MANY
 from .spool import Spool
 
 
@@ -50,6 +53,12 @@ def abort_transport(send: Send) -> bool:
     return True
 
 
+async def heard() -> None:
+    """Let the server hear of a transport that was aborted, before it finds the response incomplete."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 def body_message(chunk: bytes, *, more: bool) -> Message:
     """One `http.response.body`."""
     return {"type": "http.response.body", "body": chunk, "more_body": more}
@@ -61,6 +70,12 @@ async def plain_answer(send: Send, status: int, text: str, more: Iterable[tuple[
     headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *more]
     await send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
     await send(body_message(body, more=False))
+
+
+async def too_many(send: Send, error: TooManyStreams) -> None:
+    """Answer a client for whom there is no stream left now."""
+    ASGI_LOG.warning("answered 503: %s", error)
+    await plain_answer(send, 503, TOO_MANY, [("Retry-After", str(RETRY_AFTER))])
 
 
 async def send_whole(send: Send, status: int, pairs: Pairs, spool: Spool) -> None:

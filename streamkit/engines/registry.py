@@ -28,7 +28,7 @@ from typing import Any
 from ..core.base import BaseStream
 from ..core.headers import media_type_of, value_of
 from ..errors import InvalidTimeout, StreamEnded, TooManyStreams
-from .clock import loop_clocks, thread_clock
+from .clock import Clock, loop_clocks, thread_clock
 from .pool import pool
 
 _LOG = logging.getLogger("streamkit")
@@ -52,11 +52,18 @@ def open_streams() -> list[Any]:
     return found
 
 
-def check_room(stream: BaseStream) -> None:
-    """Raise `TooManyStreams` if this stream would be one too many."""
+_room = threading.Lock()
+
+
+def check_room(stream: BaseStream, clock: Clock) -> None:
+    """Raise `TooManyStreams` if this stream would be one too many; else it is one of those that are open."""
     limit = stream.options.max_streams
-    if limit is not None and len(open_streams()) >= limit:
-        raise TooManyStreams(limit)
+    if limit is None:
+        return
+    with _room:
+        if len(open_streams()) >= limit:
+            raise TooManyStreams(limit)
+        clock.add(stream)
 
 
 def shutdown(grace: float | None = None) -> bool:

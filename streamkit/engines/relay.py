@@ -17,7 +17,7 @@ from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body, Request, frame
 from ..core.headers import STREAMING_TYPES, finished, media_type_of
-from ..errors import ClientDisconnected, ProtocolViolation, StreamEnded
+from ..errors import ClientDisconnected, ProtocolViolation, StreamEnded, TooManyStreams
 from ..options import Options
 from ..types import Message, Receive, Scope, Send
 from .care import heartbeat_of, look_at_relay
@@ -25,8 +25,17 @@ from .clock import loop_clock
 from .ending import ASGI_LOG, outcome_of, settle_async
 from .inbox import Inbox
 from .loop import Loops
-from .messages import abort_transport, body_message, encoded, plain_answer, send_whole, spooled
+from .messages import (
+    abort_transport,
+    body_message,
+    encoded,
+    plain_answer,
+    send_whole,
+    spooled,
+    too_many,
+)
 from .pull import TURNS
+from .registry import check_room
 from .spool import Spool
 from .task import keep
 from .waits import LoopWaits
@@ -106,6 +115,12 @@ class Relay(LoopWaits):
             self._inbox = Inbox(self.server_receive)
         return self._inbox
 
+    @property
+    def root_send(self) -> Send:
+        """The server's own `send`, below this wrap and those around it."""
+        outer: Relay | None = self.outer
+        return self.server_send if outer is None else outer.root_send
+
     def send(self, message: Message) -> Awaitable[None]:
         """ASGI's `send` for the application; the head waits until it is known whether a stream follows."""
         kind = message["type"]
@@ -156,7 +171,12 @@ class Relay(LoopWaits):
         if kind == "http.response.body" and self.phase == DROPPING:
             if not message.get("more_body"):
                 self.phase = OVER
-            return _nothing()
+                return _nothing()
+            self._turns += 1
+            if self._turns % TURNS:
+                return _nothing()
+            self._connected = False  # an application that does not listen would go on for ever
+            raise ClientDisconnected
         raise ProtocolViolation(
             f"ASGI messages out of order: wanted {ORDER[self.phase]} next, got {kind} (ASGI, HTTP protocol)"
         )
@@ -211,23 +231,36 @@ class Relay(LoopWaits):
         http10 = self.options.http10
         self._body = frame(self.request, self._status, endless=endless, http10=http10)
         self._state = after(self._state, "commit")
+        self._pairs = pairs
         pairs = finished(pairs, self.options, self._status, self._body, foreign=True, default_type=None)
         self._head = (self._status, pairs)
         if self.outer is not None:
             self.outer.is_carried_by(self)
         if http10 == "reject" and self.request.version < (1, 1):
-            self.phase = DROPPING
+            self._drop()
             await plain_answer(self.server_send, 505, "This response needs HTTP/1.1 or later.\n")
-        elif self._body is Body.WHOLE:
+            return
+        try:
+            check_room(self, loop_clock())
+        except TooManyStreams as error:
+            self._drop()
+            await too_many(self.server_send, error)
+            return
+        if self._body is Body.WHOLE:
             self.spool = Spool(self.options.http10_limit)
         else:
             await self.server_send({**message, "headers": encoded(self._head[1])})
             if self._body is not Body.STREAM:
-                self.phase = DROPPING
+                self._drop()
                 await self.server_send(body_message(b"", more=False))
             else:
                 self.inbox.watch(self._left)
                 loop_clock().add(self)
+
+    def _drop(self) -> None:
+        """Nobody will read the body: an application that listens for the client hears that it has left."""
+        self.phase = DROPPING
+        self.inbox.say_left()
 
     async def _send_foreign(self, message: Message) -> None:
         if self._head is None:
@@ -321,7 +354,7 @@ class Relay(LoopWaits):
         self._given_up = True
         ASGI_LOG.debug("%s", ending)
         self._connected = self._direct = False
-        abort_transport(self.server_send)
+        abort_transport(self.root_send)
         for sender in tuple(self._senders):
             sender.cancel()
         self._interrupt()

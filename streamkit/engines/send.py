@@ -48,9 +48,9 @@ from .ending import (
     run_commit_hooks,
     settle_async,
 )
-from .messages import body_message, encoded, plain_answer, uncancel
+from .messages import body_message, encoded, heard, plain_answer, too_many, uncancel
 from .pull import TURNS
-from .registry import RETRY_AFTER, TOO_MANY, check_room
+from .registry import check_room
 from .relay import CARED, CARRIED, HELD, NEW, ORDER, OVER, OWN, Relay
 from .spool import Spool
 from .task import DONE, keep
@@ -89,7 +89,7 @@ class ScopeStream(Relay):
         if self._committing:
             raise StreamError("an on_commit hook may change the head, but not write the body")
         try:
-            check_room(self)
+            check_room(self, loop_clock())
         except TooManyStreams as error:
             self._refused, self.phase = error, OWN  # what the application sends instead is dropped
             raise
@@ -261,6 +261,8 @@ class ScopeStream(Relay):
     async def conclude(self, error: BaseException | None) -> None:
         """The application has returned, or raised: end the response as that deserves."""
         self._writer = None
+        if self._given_up:
+            await heard()
         try:
             for beside in self._beside:
                 await asyncio.wait([beside])
@@ -347,8 +349,7 @@ class ScopeStream(Relay):
             self._failed = error is not None
             await settle_async(self, outcome_of(self))
             if self._refused is not None:
-                ASGI_LOG.warning("answered 503: %s", self._refused)
-                await plain_answer(self.server_send, 503, TOO_MANY, [("Retry-After", str(RETRY_AFTER))])
+                await too_many(self.server_send, self._refused)
                 return
         elif self._claim(self.carried._outcome or outcome_of(self)):
             reached(self, "_when_finished")

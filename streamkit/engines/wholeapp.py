@@ -15,6 +15,7 @@ from ..core.base import BaseStream
 from ..core.framing import Body
 from ..errors import ApplicationFailed, TooManyStreams
 from ..types import Environ, WSGIApp
+from .clock import thread_clock
 from .ending import fail, log_error
 from .pool import pool
 from .registry import check_room
@@ -40,7 +41,7 @@ class AppStream(ThreadStream):
 
     def _fix_head_here(self) -> None:
         try:
-            check_room(self)
+            check_room(self, thread_clock)
         except TooManyStreams as error:
             self.request_stream.refused = self._refusal = error
             raise

@@ -182,7 +182,7 @@ class RequestStream(ThreadWaits):
         if self.carried is not None or self._foreign_write is not None:
             raise StreamError("this request is already answered by another stream")
         try:
-            check_room(self)
+            check_room(self, thread_clock)
         except TooManyStreams as error:
             self.refused = error
             raise
