@@ -46,7 +46,7 @@ def test_an_open_event_stream_gets_a_farewell_and_a_clean_end(
     outcomes: list[object] = []
     options = {"on_finish": lambda stream: outcomes.append(stream.outcome)}
     answer = served(ticking, content_type=EVENTS, options=options)
-    assert answer.read() == b"data: 0\n\n"
+    assert answer.read().startswith(b"data: 0\n\n")  # more of them if it was slow
     assert streamkit.shutdown(grace=PATIENCE)
     assert answer.finish().complete
     last = answer.body.decode().split("\n\n")[-2]
@@ -85,7 +85,7 @@ def test_a_body_that_does_not_come_to_its_end_is_cut(served: Serve) -> None:
         "on_error": lambda stream, error: errors.append(type(error)),
     }
     answer = served(ticking, options=options)
-    assert answer.read() == b"data: 0\n\n"
+    assert answer.read().startswith(b"data: 0\n\n")  # more of them if it was slow
     assert streamkit.shutdown(grace=0.6)
     answer.finish()
     assert not answer.complete
