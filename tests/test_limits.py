@@ -388,6 +388,24 @@ def test_an_event_stream_of_other_code_says_that_it_has_failed(kind: Any) -> Non
         assert answer.complete
 
 
+def test_an_application_that_fails_behind_a_refusal_says_so_to_its_server_alone() -> None:
+    options = {"max_streams": 1}
+
+    def failing() -> Iterator[bytes]:
+        yield b"data: 1\n\n"
+        raise RuntimeError("boom")
+
+    with AsgiServer(foreign(True, EVENTS, options, endless)) as server:
+        first = server.request()
+        assert first.read()
+        second = AsgiServer(foreign(True, EVENTS, options, failing))
+        with second:
+            answer = second.request().finish()
+            assert (answer.status, answer.complete) == (503, True)
+            assert isinstance(answer.error, RuntimeError)
+        first.leave()
+
+
 def test_many_at_once_never_pass_max_streams(caplog: pytest.LogCaptureFixture) -> None:
     told = threading.Event()
 

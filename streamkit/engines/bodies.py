@@ -16,7 +16,7 @@ from ..core.response import StreamingResponse
 from ..errors import BufferLimitExceeded, ClientDisconnected, TooManyStreams
 from ..syntax import status_line
 from ..types import Outcome, StartResponse
-from . import thread
+from . import task, thread
 from .clock import thread_clock
 from .ending import WSGI_LOG, linger, outcome_of, settle, settle_async
 from .pull import Pull
@@ -237,5 +237,8 @@ def head_only(
 def discard(stream: ChannelStream, response: StreamingResponse) -> None:
     """End a stream whose producer is not to run."""
     stream._end(None)
-    thread.close_unread(stream, response)
+    if isinstance(stream, BridgeStream):
+        asyncio.run_coroutine_threadsafe(task.close_unread(stream, response), stream._loop).result()
+    else:
+        thread.close_unread(stream, response)
     settle_any(stream, "finished")

@@ -51,7 +51,7 @@ from .ending import (
 from .messages import body_message, encoded, heard, plain_answer, too_many, uncancel
 from .pull import TURNS
 from .registry import check_room
-from .relay import CARED, CARRIED, HELD, NEW, ORDER, OVER, OWN, Relay
+from .relay import CARED, CARRIED, DROPPING, HELD, NEW, ORDER, OVER, OWN, Relay
 from .spool import Spool
 from .task import DONE, keep
 from .twin import Twin
@@ -302,7 +302,7 @@ class ScopeStream(Relay):
             error = self._unfinished()
         if self._head is None and self._state is not State.FINISHED:
             await self._conclude_uncommitted(error)
-        elif self.phase == OVER:  # what happened after a complete response is the application's
+        elif self.phase in (OVER, DROPPING):  # what happened after a complete response is the application's
             await settle_async(self, outcome_of(self))
             if error is not None:
                 raise error
