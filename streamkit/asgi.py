@@ -11,7 +11,7 @@ a real 500. After a leave nothing is awaited for a client that is not there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any, TypeAlias
 
 from .core.context import inherited
@@ -72,6 +72,7 @@ Reader: TypeAlias = "ThreadStream | TaskStream | AsyncPull"
 
 _new = object.__new__
 _DEFAULTS = Options()
+GATHER_TURNS = 4  # turns of the loop for which events that come in each of them wait for one `send`
 _CLEANUP_SECONDS = 3.0  # how long a cancelled producer may tidy up; gunicorn waits as long for us
 
 
@@ -144,47 +145,20 @@ class StreamingMiddleware:
 # ---------------------------------------------------------------- descriptions
 
 
-async def respond(
+def respond(
     response: StreamingResponse,
     scope: Scope,
     receive: Receive,
     send: Send,
     options: Options | None = None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Carry out a description as an ASGI application.
 
     Options are the response's own over `options`, or over those of the wrapped app that
     the request came through. An error before the commit is raised before anything is sent.
     """
-    if scope["type"] != "http":
-        raise ProtocolViolation(f"a streamed response answers http requests, not {scope['type']!r}")
-    outer = scope.get(KEY)
-    carrier = outer if isinstance(outer, ScopeStream) else None
-    if options is None:
-        options = carrier.options if carrier is not None else _DEFAULTS
-    response.begin()
-    response = response.for_request(scope)
-    options = response.options_over(options)
-    request = Request.of_scope(scope)
-    engine = response.engine_for(app_wide=options.engine)
-    stream, reader = _reader(response, options, request, engine)
-    if carrier is not None:
-        carrier.is_carried_by(stream)
-    if request.version < (1, 1) and options.http10 == "reject":
-        await _discard(stream, response)
-        await plain_answer(send, 505, "This response needs HTTP/1.1 or later.\n")
-    elif request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
-        await _head_only(stream, response, send)
-    else:
-        try:
-            check_room(stream, thread_clock if isinstance(stream, ThreadStream) else loop_clock())
-        except TooManyStreams as error:
-            await _discard(stream, response)
-            await too_many(send, error)
-            return
-        exchange = _Exchange(stream, reader, carrier.inbox if receive is carrier else Inbox(receive), send)
-        exchange.server_send = carrier.root_send if carrier is not None else send
-        await exchange.run()
+    # No coroutine function: its frame would stay for as long as the stream is open.
+    return _Exchange(receive, send).run(response, scope, options)
 
 
 def _reader(
@@ -211,20 +185,68 @@ def _reader(
 class _Exchange:
     """One request whose description is being carried out: its producer, its reader, its leave."""
 
-    def __init__(self, stream: ChannelStream, reader: Reader, inbox: Inbox, send: Send) -> None:
-        self.stream = stream
-        self.reader = reader
+    __slots__ = (
+        "cut_off", "inbox", "last", "producer", "puller", "reader", "receive", "root", "send",
+        "stream", "task",
+    )  # fmt: skip
+
+    stream: ChannelStream
+    reader: Reader
+    inbox: Inbox
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self.receive = receive
         self.send = send
-        self.server_send = send  # the server's own, below all layers
-        self.inbox = inbox
+        self.root = (send, receive)  # the server's own, below all layers
         self.producer: asyncio.Task[None] | None = None
         self.puller: asyncio.Task[Any] | None = None  # the request's own task, while it may be cut off
         self.task: asyncio.Task[Any] | None = None  # the same
         self.cut_off = False
         self.last = False  # the last message is on its way
 
-    async def run(self) -> None:
+    def _prepare(
+        self, response: StreamingResponse, scope: Scope, options: Options | None
+    ) -> Awaitable[None] | None:
+        """Make the stream; what is to be awaited in its place, where this request gets another answer."""
+        if scope["type"] != "http":
+            raise ProtocolViolation(f"a streamed response answers http requests, not {scope['type']!r}")
+        outer = scope.get(KEY)
+        carrier = outer if isinstance(outer, ScopeStream) else None
+        if options is None:
+            options = carrier.options if carrier is not None else _DEFAULTS
+        response.begin()
+        response = response.for_request(scope)
+        options = response.options_over(options)
+        request = Request.of_scope(scope)
+        engine = response.engine_for(app_wide=options.engine)
+        stream, self.reader = _reader(response, options, request, engine)
+        self.stream = stream
+        if carrier is not None:
+            carrier.is_carried_by(stream)
+        if request.version < (1, 1) and options.http10 == "reject":
+            return _answer_505(stream, response, self.send)
+        if request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
+            return _head_only(stream, response, self.send)
+        try:
+            check_room(stream, thread_clock if isinstance(stream, ThreadStream) else loop_clock())
+        except TooManyStreams as error:
+            return _answer_503(stream, response, self.send, error)
+        if carrier is not None:
+            self.root = carrier.root
+        # Of an inbox that is not the wrapped app's, nobody can ask what it was told.
+        if carrier is not None and self.receive is carrier:
+            self.inbox = carrier.inbox
+        else:
+            self.inbox = Inbox(self.receive, keeps=False)
+        return None
+
+    async def run(self, response: StreamingResponse, scope: Scope, options: Options | None) -> None:
         """Start the producer and send what it makes, to whatever end."""
+        another = self._prepare(response, scope, options)
+        del response, scope, options  # the stream has all that counts from here on
+        if another is not None:
+            await another
+            return
         stream = self.stream
         if self.reader is not stream or isinstance(stream, ThreadStream):
             self.inbox.watch(self._left)
@@ -238,7 +260,8 @@ class _Exchange:
         try:
             self._start()
             try:
-                await self._carry()
+                if await self._open():
+                    await self._send_body()
             except asyncio.CancelledError as error:
                 if not self.cut_off or stream._ending is None or not stream.connected:
                     raise
@@ -289,7 +312,7 @@ class _Exchange:
     def _cut(self) -> None:
         if self.task is not None and self.stream._carrier is self:
             self.cut_off = True
-            abort_transport(self.server_send)
+            abort_transport(*self.root)
             self.task.cancel()
 
     def _start(self) -> None:
@@ -315,7 +338,8 @@ class _Exchange:
         self.stream._carrier = None
         self.inbox.stop()
 
-    async def _carry(self) -> None:
+    async def _open(self) -> bool:
+        """Send the head when it is known; whether the body is to follow."""
         stream, reader = self.stream, self.reader
         response = stream.response
         assert response is not None
@@ -331,12 +355,22 @@ class _Exchange:
             stream.beat()
         if stream._head is None:
             stream.raise_error()
-            return  # the client left before there was anything to say
+            return False  # the client left before there was anything to say
         status, pairs = stream._head
         if stream._body is Body.WHOLE:
             await self._hold(status, pairs)
-            return
-        await self._send_body({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
+            return False
+        try:
+            await self.send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
+            if not stream._chunks and not stream._done:
+                await self.send(body_message(b"", more=True))  # some servers wait for a body
+        except OSError as error:
+            raise self._gone() from error
+        return True
+
+    def _gone(self) -> ClientDisconnected:
+        self.stream.leave()  # "raise an OSError if the client is gone" -- ASGI 2.4
+        return ClientDisconnected()
 
     async def _carry_end(self, error: BaseException) -> None:
         """Send what is left of a stream that was ended while its iterable was being waited for."""
@@ -347,36 +381,42 @@ class _Exchange:
         if stream._head is None or stream._body is Body.WHOLE:
             stream.raise_error()
         else:
-            await self._send_body(None)
+            await self._send_body()
 
-    async def _send_body(self, start: Message | None) -> None:
-        stream, reader = self.stream, self.reader
-        sending = True
-        try:
-            if start is not None:
-                await self.send(start)
-                if not stream._chunks and not stream._done:
-                    await self.send(body_message(b"", more=True))  # some servers wait for a body
-            while True:
-                sending = False
+    async def _send_body(self) -> None:
+        stream, reader, send = self.stream, self.reader, self.send
+        assert stream.response is not None
+        # Where another chunk follows in each turn of the loop, some wait for one `send`.
+        gathering = GATHER_TURNS if self.producer is not None and stream.response.gathers else 0
+        while True:
+            if isinstance(reader, AsyncPull):
                 chunk = await reader.next_chunk_async()
-                if chunk is None:
+            else:
+                # Not `next_chunk_async`: an idle stream would keep its frame.
+                while (turn := reader.until_next()) is not None:
+                    await turn
+                chunk = reader.next_now()
+            if chunk is None:
+                break
+            self.last = ended = stream._done and not stream._chunks and stream._error is None
+            try:
+                await send({"type": "http.response.body", "body": chunk, "more_body": not ended})
+            except OSError as error:
+                raise self._gone() from error
+            if ended:  # the end travels with the last chunk
+                return
+            del chunk  # it may be long, and the next one far away
+            for _ in range(gathering):
+                held = len(stream._chunks)
+                await asyncio.sleep(0)
+                if len(stream._chunks) == held:
                     break
-                ended = stream._done and not stream._chunks and stream._error is None
-                sending = True
-                self.last = ended
-                await self.send({"type": "http.response.body", "body": chunk, "more_body": not ended})
-                if ended:  # the end travels with the last chunk
-                    return
-            sending = True
-            if stream.connected:
-                self.last = True
-                await self.send(body_message(b"", more=False))
-        except OSError as error:
-            if not sending:  # the producer's own
-                raise
-            stream.leave()  # "raise an OSError if the client is gone" -- ASGI 2.4
-            raise ClientDisconnected from error
+        if stream.connected:
+            self.last = True
+            try:
+                await send(body_message(b"", more=False))
+            except OSError as error:
+                raise self._gone() from error
 
     async def _hold(self, status: int, pairs: Pairs) -> None:
         """Hold the body until it is complete; an error until then is a real 500."""
@@ -399,8 +439,7 @@ class _Exchange:
         try:
             await send_whole(self.send, status, pairs, spool)
         except OSError as error:
-            stream.leave()
-            raise ClientDisconnected from error
+            raise self._gone() from error
 
     async def _end(self, outcome: Outcome, error: BaseException) -> None:
         """Bring the producer to its end, then tell whom it concerns."""
@@ -465,6 +504,18 @@ async def _head_only(stream: ChannelStream, response: StreamingResponse, send: S
     await send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
     await send(body_message(b"", more=False))
     await _discard(stream, response)
+
+
+async def _answer_505(stream: ChannelStream, response: StreamingResponse, send: Send) -> None:
+    await _discard(stream, response)
+    await plain_answer(send, 505, "This response needs HTTP/1.1 or later.\n")
+
+
+async def _answer_503(
+    stream: ChannelStream, response: StreamingResponse, send: Send, error: TooManyStreams
+) -> None:
+    await _discard(stream, response)
+    await too_many(send, error)
 
 
 async def _discard(stream: ChannelStream, response: StreamingResponse) -> None:

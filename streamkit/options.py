@@ -187,10 +187,11 @@ class Options:
     checked and kept for the features that use them.
     """
 
-    __slots__ = ("given", "given_headers", "tick", *RULES)
+    __slots__ = ("given", "given_headers", "head", "tick", *RULES)
 
     given: frozenset[str]  # the names that were set here, not taken from the defaults
     given_headers: Mapping[str, str | None]  # and the headers among them
+    head: tuple[tuple[str, tuple[str, str]], ...]  # lower-case names and fields that a stream's head gets
     tick: float  # seconds between two looks at an open stream, so that no limit is passed unseen
     headers: Mapping[str, str | None]
     cache_control: str | None
@@ -231,6 +232,9 @@ class Options:
             object.__setattr__(self, name, value)
         object.__setattr__(self, "given", frozenset(given))
         object.__setattr__(self, "given_headers", dict(given.get("headers", ())))
+        fields = (("Cache-Control", values["cache_control"]), *values["headers"].items())
+        head = tuple((name.lower(), (name, value)) for name, value in fields if value is not None)
+        object.__setattr__(self, "head", head)
         limits = (values["heartbeat"], values["write_timeout"], values["max_duration"])
         shortest = min(limit for limit in limits if limit is not None)
         object.__setattr__(self, "tick", min(1.0, max(0.01, shortest / 4)))
@@ -264,7 +268,7 @@ class Options:
     def of(cls, options: Options | Mapping[str, Any] | None, overrides: Mapping[str, Any]) -> Options:
         """Options from either form, with keyword arguments over them."""
         if options is None:
-            return cls.from_mapping(overrides)
+            return cls.from_mapping(overrides) if overrides else _NOTHING_GIVEN
         base = options if isinstance(options, Options) else cls.from_mapping(options)
         return base.merged(cls.from_mapping(overrides)) if overrides else base
 
@@ -272,6 +276,8 @@ class Options:
         """These options with what was set in `other` over them; headers are merged by name."""
         if not other.given:
             return self
+        if not self.given:
+            return other
         values = {name: getattr(self, name) for name in self.given}
         for name in other.given:
             values[name] = getattr(other, name)
@@ -303,6 +309,9 @@ class Options:
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={getattr(self, name)!r}" for name in RULES if name in self.given)
         return f"Options({given})"
+
+
+_NOTHING_GIVEN = Options()
 
 
 def _unknown(name: str) -> str:

@@ -17,10 +17,10 @@ it comes back after `retry`, unless `done` has told it not to.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache
 from inspect import iscoroutinefunction
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from .core.events import (
     Decoder,
@@ -39,7 +39,6 @@ from .core.response import StreamingResponse
 from .core.stream import AsyncResponseStream, ResponseStream
 from .errors import OptionsError, ProducerError
 from .options import Options
-from .types import Producer
 
 __all__ = [
     "AsyncEventStream",
@@ -96,12 +95,26 @@ class _Events:
 
     def _encoded(self, data: Any, event: Any, id: Any, retry: Any) -> bytes:
         response: EventStreamResponse = self.response
+        if (
+            response.is_plain
+            and response.kept is None
+            and response.had is None
+            and data is not None
+            and data is not _LEFT_OUT
+            and not isinstance(data, ServerSentEvent)
+        ):  # as below, where there is nothing to look up
+            return encode_fields(
+                data,
+                None if event is _LEFT_OUT else event,
+                None if id is _LEFT_OUT else id,
+                None if retry is _LEFT_OUT else retry,
+                response.json,
+            )
         if isinstance(data, ServerSentEvent):
-            fields = _left_out_where_none(data)
-            data = fields[0]
-            event = fields[1] if event is _LEFT_OUT else event
-            id = fields[2] if id is _LEFT_OUT else id
-            retry = fields[3] if retry is _LEFT_OUT else retry
+            data, *own = (_LEFT_OUT if field is None else field for field in data)
+            event = own[0] if event is _LEFT_OUT else event
+            id = own[1] if id is _LEFT_OUT else id
+            retry = own[2] if retry is _LEFT_OUT else retry
         kept = response.kept
         if kept is not None and data is not _LEFT_OUT:
             if event is _LEFT_OUT:
@@ -113,20 +126,20 @@ class _Events:
         chunk = response.encode_fields(data, event, id, retry)
         if data is not _LEFT_OUT:
             response.kept = None
-        if response.had is not None and id is not _LEFT_OUT and response.had.includes(id):
-            return b""  # it was among those that the client had missed
-        return chunk
-
-
-def _left_out_where_none(event: ServerSentEvent) -> tuple[Any, ...]:
-    """Its fields, as arguments of `send`."""
-    return tuple(_LEFT_OUT if field is None else field for field in event)
+        had = response.had
+        if had is None or id is _LEFT_OUT:
+            return chunk
+        missed = [response.encode_item(event, keeps=False) for event in had.before(ServerSentEvent(id=id))]
+        return b"".join(missed if had.includes(id) else [*missed, chunk])
 
 
 def _shown(value: object) -> Any:
     """What `<<` makes of a value: containers and numbers are JSON, bytes text, all else is its `str()`."""
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).decode()
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            return value  # for `send` to refuse
     return value if isinstance(value, (str, Mapping, list, tuple, int, float)) else str(value)
 
 
@@ -146,8 +159,9 @@ class EventStream(_Events, ResponseStream):
         `data` is text as it is, or any object as JSON; or it is a `ServerSentEvent`, whose fields
         count where nothing else is given. What is left out takes what was set for the next data,
         or the stream's default; None leaves it out of this event (for `data`: JSON's null).
-        `retry` is in milliseconds. What the replay has sent already is not sent again: then the
-        size is 0. Raises `EventFieldError`, and what `write` raises.
+        `retry` is in milliseconds. What the replay has sent already is not sent again, and what
+        came since then goes first, in the same write. Raises `EventFieldError`, and what `write`
+        raises.
         """
         return self.write(self._encoded(data, event, id, retry))
 
@@ -198,18 +212,35 @@ def _farewell_for_good() -> bytes:
     return encode_fields(id=DONE)
 
 
+def _beating(seconds: Any) -> Options:
+    return _checked(seconds) if isinstance(seconds, (int, float)) else Options(heartbeat=seconds)
+
+
+# Shared, because an open stream holds its options, and to check them takes longer than all the rest.
+@lru_cache(64, typed=True)
+def _checked(heartbeat: float) -> Options:
+    return Options(heartbeat=heartbeat)
+
+
+EventProducer: TypeAlias = (
+    "Callable[[EventStream], object] | Callable[[AsyncEventStream], Awaitable[object]]"
+    " | Iterable[Any] | AsyncIterable[Any]"
+)
+
+
 class EventStreamResponse(StreamingResponse):
     """The description of an event stream; made by `event_stream`."""
 
     faces = (EventStream, AsyncEventStream)
-    last_event_id: str | None = None
-    # Of one request, so that a stream and its twin share them:
-    kept: dict[str, Any] | None = None  # what `event`, `id` and `retry` have set for the next data
-    had: Had | None = None  # what this client has had before its producer was called
+    gathers = True
+    __slots__ = (
+        "_history", "_source", "end_event", "event", "had", "id", "is_plain", "json", "kept", "last_event_id",
+        "last_event_id_param", "replay", "retry",
+    )  # fmt: skip
 
     def __init__(
         self,
-        producer: Producer | Iterable[Any] | AsyncIterable[Any],
+        producer: EventProducer,
         *,
         event: str | None = None,
         id: str | int | None = None,
@@ -224,13 +255,17 @@ class EventStreamResponse(StreamingResponse):
         **more: Any,
     ) -> None:
         if heartbeat is not _LEFT_OUT:
-            base = Options.of(options, {})
-            options = base.merged(Options(heartbeat=heartbeat))
+            options = Options.of(options, {}).merged(_beating(heartbeat))
         if isinstance(producer, ServerSentEvent):
             raise ProducerError(f"wanted a producer of events, got one of them: put {producer!r} into a list")
-        super().__init__(producer, content_type=content_type, options=options, **more)
+        given: Any = producer
+        super().__init__(given, content_type=content_type, options=options, **more)
         encode_fields("", event, id, retry)  # what cannot be sent is refused here
         self.event, self.id, self.retry = event, id, retry
+        # Of one request, so that a stream and its twin share them:
+        self.last_event_id: str | None = None
+        self.kept: dict[str, Any] | None = None  # what `event`, `id` and `retry` have set for the next data
+        self.had: Had | None = None  # what this client has had before its producer was called
         self.json = json
         if json is not None and not callable(json):
             raise OptionsError([f"json: wanted a function that returns str or bytes, got {json!r}"])
@@ -247,6 +282,7 @@ class EventStreamResponse(StreamingResponse):
         self._source: Any = producer
         # Another replay's events are its own affair, also where it happens to have a method `add`.
         self._history = replay if isinstance(replay, History) else None
+        self.is_plain = (event, id, retry, self._history) == (None, None, None, None)
 
     def _check_replay(self, replay: Any) -> None:
         if replay is None:
@@ -256,8 +292,8 @@ class EventStreamResponse(StreamingResponse):
             raise ProducerError(f"replay: wanted an object with since(last_event_id), got {replay!r}")
         if iscoroutinefunction(since) and not self.kind.is_async:
             raise ProducerError(
-                f"replay: since() of {replay!r} is a coroutine function, which needs a producer that is "
-                f"asynchronous too; this one is a {self.kind.value}"
+                f"replay: since() of {replay!r} is a coroutine function, which needs an asynchronous "
+                f"producer, not a plain {self.kind.value}"
             )
 
     @property
@@ -284,9 +320,19 @@ class EventStreamResponse(StreamingResponse):
 
     def encode_item(self, item: Any, *, keeps: bool = True) -> bytes:
         """The bytes of one item of an iterable producer, or, if not `keeps`, of a replay."""
+        if self.is_plain:  # nothing stands in for what is left out
+            if isinstance(item, ServerSentEvent):
+                return encode_fields(*item, self.json)
+            return encode_fields("null" if item is None else item, None, None, None, self.json)
         if isinstance(item, ServerSentEvent):
-            data, event, id, retry = _left_out_where_none(item)
-            return self.encode_fields(data, event, id, retry, keeps=keeps)
+            data, event, id, retry = item
+            return self.encode_fields(
+                _LEFT_OUT if data is None else data,
+                _LEFT_OUT if event is None else event,
+                _LEFT_OUT if id is None else id,
+                _LEFT_OUT if retry is None else retry,
+                keeps=keeps,
+            )
         return self.encode_fields(item, _LEFT_OUT, _LEFT_OUT, _LEFT_OUT, keeps=keeps)
 
     def for_request(self, request: Any) -> StreamingResponse:
@@ -294,7 +340,7 @@ class EventStreamResponse(StreamingResponse):
         last = header_of(request, "last-event-id")
         if last is None and self.last_event_id_param is not None:
             last = query_of(request, self.last_event_id_param)
-        mine = copy.copy(self)
+        mine = self._copied()
         if last == DONE:
             mine._have_no_content()
             return mine
@@ -303,9 +349,22 @@ class EventStreamResponse(StreamingResponse):
         if self.kind is Kind.ITERABLE:
             mine.producer = Items(self, self._source, missed, mine.last_event_id)
         elif self.kind is Kind.ASYNC_ITERABLE:
-            mine.producer = AsyncItems(self, self._source, missed, mine.last_event_id)
+            if missed is not None or self.end_event:  # else the items are all, see `item_encoder`
+                mine.producer = AsyncItems(self, self._source, missed, mine.last_event_id)
         elif missed is not None or self.end_event:
             mine.producer = (async_function if self.kind.is_async else function)(self._source, missed)
+        return mine
+
+    def item_encoder(self) -> Callable[[Any], bytes] | None:
+        return self.encode_item if self.producer is self._source else None
+
+    def _copied(self) -> EventStreamResponse:
+        # Not by copy.copy, which makes a dict for what is not in slots, though there is nothing.
+        mine = object.__new__(type(self))
+        for name in _FIELDS:
+            setattr(mine, name, getattr(self, name))
+        for name, value in vars(self).items():
+            setattr(mine, name, value)
         return mine
 
     def _have_no_content(self) -> None:
@@ -325,6 +384,12 @@ class EventStreamResponse(StreamingResponse):
         """What tells the page how its stream has ended, where that is wanted."""
         return encode_fields({"outcome": outcome}, END_EVENT) if self.end_event else b""
 
+
+_FIELDS = tuple(
+    name
+    for name in (*StreamingResponse.__slots__, *EventStreamResponse.__slots__)
+    if name not in ("__dict__", "__weakref__")
+)
 
 # To describe is all that `event_stream` does, so it is the description's own constructor.
 event_stream = EventStreamResponse

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 # Debian keeps servers where an ordinary user's PATH does not lead.
+SERVER_PACKAGES = ("granian", "gunicorn", "h2", "hypercorn")
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 MISSING: pytest.StashKey[set[str]] = pytest.StashKey()
 
@@ -26,6 +29,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[MISSING] = set[str]()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where servers are not installed their room is left out, and that is said; not where all is wanted."""
+    if collection_path.name != "servers" or config.getoption("--require-system"):
+        return None
+    missing = {name for name in SERVER_PACKAGES if find_spec(name) is None}
+    config.stash[MISSING].update(missing)
+    return True if missing else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -8,19 +8,23 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.launch import running
+from servers.launch import STOP_BOUND, running
 from servers.wire import Chunk, Connection, Ending, Head, Reply, fetch
 
 pytestmark = pytest.mark.server
 
-STREAMS = ["/ticks", "/rows.csv", "/fails", "/fails.ndjson"]
+STREAMS = ["/ticks", "/rows.csv", "/fails", "/fails.ndjson", "/live/events"]
+PAGES = ["/", "/live"]
 VARYING = {"date", "connection", "keep-alive", "transfer-encoding"}  # fields that are the server's own
 
 
@@ -55,8 +59,30 @@ def opened(connection: Connection, path: str) -> tuple[Head, list[Chunk]]:
     return head, list(connection.chunks())
 
 
-def test_the_page_is_whole_and_says_which_interface_serves_it(demo: Demo) -> None:
-    reply = demo.fetch("/")
+def events(connection: Connection) -> Iterator[dict[str, str]]:
+    """The server-sent events of an open stream, as their fields."""
+    rest = b""
+    for chunk in connection.chunks():
+        *blocks, rest = (rest + chunk.payload).split(b"\n\n")
+        for block in blocks:
+            yield dict(line.split(": ", 1) for line in block.decode().splitlines() if line[0] != ":")
+
+
+def live_events(demo: Demo, number: int, query: str = "", last: str | None = None) -> list[dict[str, str]]:
+    """The first events of the live chart, as a client gets them that has had this one."""
+    with Connection(demo.port) as connection:
+        connection.ask("GET", f"/live/events?{query}", fields={} if last is None else {"Last-Event-ID": last})
+        assert connection.head().get("Content-Type") == "text/event-stream"
+        return list(islice(events(connection), number))
+
+
+def ids(found: list[dict[str, str]]) -> list[int]:
+    return [int(event["id"]) for event in found]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_whole_and_says_which_interface_serves_it(demo: Demo, path: str) -> None:
+    reply = demo.fetch(path)
     assert (reply.status, reply.ending) == (200, Ending.COMPLETE)
     assert reply.head.get("Content-Type") == "text/html; charset=utf-8"
     assert reply.head.get("Content-Length") == str(len(reply.body))
@@ -64,8 +90,9 @@ def test_the_page_is_whole_and_says_which_interface_serves_it(demo: Demo) -> Non
     assert b"{{" not in reply.body
 
 
-def test_the_page_asks_for_nothing_from_elsewhere(demo: Demo) -> None:
-    assert b"://" not in demo.fetch("/").body
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_asks_for_nothing_from_elsewhere(demo: Demo, path: str) -> None:
+    assert b"://" not in demo.fetch(path).body
 
 
 def test_a_tick_arrives_before_the_next_is_made(demo: Demo) -> None:
@@ -165,7 +192,7 @@ def test_the_error_page_is_whole(demo: Demo) -> None:
     assert b"Something went wrong" in reply.body
 
 
-@pytest.mark.parametrize("path", ["/", "/500.html", *STREAMS])
+@pytest.mark.parametrize("path", [*PAGES, "/500.html", *STREAMS])
 def test_head_gives_the_head_of_get_without_running_a_producer(demo: Demo, path: str) -> None:
     before = demo.tracebacks()
     with Connection(demo.port) as connection:
@@ -183,7 +210,7 @@ def test_head_gives_the_head_of_get_without_running_a_producer(demo: Demo, path:
 
 def test_clients_that_leave_are_not_logged_as_errors(demo: Demo) -> None:
     before = demo.log.read_text()
-    for path in ("/ticks", "/rows.csv"):
+    for path in ("/ticks", "/rows.csv", "/live/events"):
         for leave in (Connection.close, Connection.reset):
             connection = Connection(demo.port)
             connection.ask("GET", path)
@@ -198,7 +225,91 @@ def test_clients_that_leave_are_not_logged_as_errors(demo: Demo) -> None:
     assert demo.log.read_text() == before
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("POST", "/ticks", 405)])
+def test_a_value_arrives_before_the_next_is_made(demo: Demo) -> None:
+    with Connection(demo.port) as connection:
+        connection.ask("GET", "/live/events")
+        connection.head()
+        found = events(connection)
+        began = time.time()
+        numbers = [int(next(found)["id"]) for _ in range(4)]
+    assert numbers == list(range(numbers[0], numbers[0] + 4))
+    # The number is the time, in quarters of a second: none was made before, none kept for the next.
+    assert abs(numbers[0] * 0.25 - began) < 5
+    assert time.time() >= numbers[-1] * 0.25
+
+
+@pytest.mark.parametrize("way", ["header", "query"])
+def test_who_comes_back_gets_the_values_that_it_missed_and_none_twice(demo: Demo, way: str) -> None:
+    had = live_events(demo, 4)
+    first = had[0]["id"]
+    in_query, in_header = (f"last={first}", None) if way == "query" else ("", first)
+    now = live_events(demo, 6, in_query, in_header)
+    assert ids(now) == list(range(int(first) + 1, int(first) + 7))
+    assert [event["data"] for event in now[:3]] == [event["data"] for event in had[1:]]
+    names = [event.get("event") for event in now]
+    assert names[:3] == ["replayed"] * 3
+    assert names == sorted(names, key=lambda name: name is None), "a live value came before a replayed one"
+
+
+@pytest.mark.parametrize("last", ["1", "99999999999999", "-1", "nonsense", "9" * 5000])
+def test_an_id_from_which_nothing_can_be_replayed_gets_a_reset_and_then_live_values(
+    demo: Demo, last: str
+) -> None:
+    reset, *live = live_events(demo, 3, last=last)
+    assert reset["event"] == "stream-reset"
+    assert "id" not in reset
+    assert ids(live) == [ids(live)[0], ids(live)[0] + 1]
+    assert not any("event" in event for event in live)
+
+
+def test_the_button_cuts_the_stream_of_its_own_page_only(demo: Demo) -> None:
+    before = demo.tracebacks()
+    with Connection(demo.port) as cut, Connection(demo.port) as other:
+        for connection, key in ((cut, "mine"), (other, "yours")):
+            connection.ask("GET", f"/live/events?key={key}")
+            connection.head()
+        found, others = events(cut), events(other)
+        assert ids([next(found)])
+        assert ids([next(others)])
+        assert demo.fetch("/live/cut?key=mine", method="POST").status == 200
+        assert "error" not in [event.get("event") for event in found]
+        assert cut.ending is Ending.TRUNCATED
+        assert len([next(others) for _ in range(3)]) == 3
+        assert demo.fetch("/live/cut?key=mine", method="POST").status == 404
+    assert demo.tracebacks() == before + 1
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize("more", [[], ["--wsgi"]], ids=["ASGI", "WSGI"])
+def test_a_live_stream_gets_its_farewell_when_the_demo_ends(
+    more: list[str], ending: signal.Signals, tmp_path: Path
+) -> None:
+    def command(port: int) -> list[str]:
+        return [sys.executable, "-m", "streamkit", "demo", f"--port={port}", *more]
+
+    with running(command, tmp_path / "log") as (port, child):
+        with Connection(port) as connection:
+            connection.ask("GET", "/live/events")
+            connection.head()
+            found = events(connection)
+            next(found)
+            child.send_signal(ending)
+            last = list(found)[-1]
+            assert list(last) == ["retry"]
+            assert connection.ending is Ending.COMPLETE
+        assert child.wait(STOP_BOUND) == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("POST", "/ticks", 405),
+        ("POST", "/live/events", 405),
+        ("GET", "/live/cut", 404),
+        ("POST", "/live/cut", 404),
+    ],
+)
 def test_other_requests_are_refused(demo: Demo, method: str, path: str, status: int) -> None:
     reply = demo.fetch(path, method=method)
     assert (reply.status, reply.ending) == (status, Ending.COMPLETE)

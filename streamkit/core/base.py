@@ -263,7 +263,8 @@ class BaseStream:
     def _fix_head(self) -> None:
         """Commit: from here on status and headers are what will be sent."""
         self._state = after(self._state, "commit")
-        self._charset = None  # a hook of the commit may have changed it
+        if self._charset is not None:
+            self._charset = None  # a hook of the commit may have changed it
         headers = self._headers
         if headers is not None:
             headers.freeze()

@@ -7,6 +7,7 @@ every stream, and what is taken off, stands there and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from werkzeug.datastructures import Headers as WerkzeugHeaders
@@ -101,6 +102,7 @@ for _name in _MUTATORS:
     setattr(Headers, _name, _guarded(_name))
 
 
+@lru_cache(256)
 def media_type_of(content_type: str) -> str:
     """`text/html` of `text/html; charset=utf-8`, in lower case."""
     return content_type.partition(";")[0].strip().lower()
@@ -158,19 +160,16 @@ def finished(
         return bare
     head: Pairs = []
     present: set[str] = set()
-    for name, value in headers:
-        lowered = name.lower()
+    for pair in headers:
+        lowered = pair[0].lower()
         if lowered in dropped:
             continue
         present.add(lowered)
-        head.append((name, _cache_control(value)) if lowered == "cache-control" else (name, value))
+        head.append((pair[0], _cache_control(pair[1])) if lowered == "cache-control" else pair)
     if default_type is not None and "content-type" not in present:
         head.append(("Content-Type", default_type))
-    if options.cache_control is not None and "cache-control" not in present:
-        head.append(("Cache-Control", options.cache_control))
-    for name, extra in options.headers.items():
-        if extra is not None and name.lower() not in present:
-            head.append((name, extra))
+    # The pairs of the options are shared: an open stream holds its head.
+    head.extend([pair for lowered, pair in options.head if lowered not in present])
     if content_length is not None:
         head.append(("Content-Length", str(content_length)))
     return head

@@ -10,10 +10,25 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..errors import ProducerError
+from .producers import kind_of
 from .response import StreamingResponse
 from .steps import StepAside
 
 CONTENT_TYPE = "text/html; charset=utf-8"  # what frameworks give a view that says nothing
+
+
+def is_async_view(view: Callable[..., Any]) -> bool:
+    """Whether the view is to be awaited; `ProducerError` if it cannot be given a stream."""
+    if inspect.isgeneratorfunction(view) or inspect.isasyncgenfunction(view):
+        raise ProducerError(
+            f"wanted a live view that writes to its stream, got the generator function {view!r}: "
+            "write instead of yielding, or return streamkit.stream(generator) from an ordinary view"
+        )
+    kind = kind_of(view)
+    if kind.is_iterable:
+        raise ProducerError(f"wanted a live view as a function that takes the stream, got {view!r}")
+    return kind.is_async
 
 
 def described(
@@ -24,7 +39,7 @@ def described(
     A view that returns something without having written raises `StepAside` with it, to whoever
     serves the description.
     """
-    if inspect.iscoroutinefunction(view):
+    if is_async_view(view):
 
         async def run_async(stream: Any) -> None:
             _step_aside(stream, await view(*before, stream, **values))

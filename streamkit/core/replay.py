@@ -9,12 +9,13 @@ nobody knows what it missed, it is told so, by one event.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from itertools import count
-from typing import Any, Protocol
+from operator import itemgetter
+from typing import Any, ClassVar, Protocol
 
 from ..errors import EventFieldError, OptionsError, ProducerError
 from .events import ServerSentEvent, encode_fields
@@ -37,45 +38,53 @@ class Replay(Protocol):
 
 
 class History:
-    """The last `size` events, kept in this process; a `Replay` that fills itself.
+    """The last `size` events, kept in this process; a `Replay`.
 
-    Given as `replay=`, it keeps each event with an id that a stream sends, once whatever the number
-    of streams. It may also be filled by hand. Safe to use from any thread.
+        history.add(event)    # where the event is made, before it is told to those who listen
+
+    Given as `replay=`, it also keeps each event with an id that a stream sends, once whatever the
+    number of streams; but what is made while no stream is open it learns from `add` alone. Safe to
+    use from any thread.
     """
+
+    _new_mutex: ClassVar[Callable[[], AbstractContextManager[Any]]] = nullcontext
 
     def __init__(self, size: int = 1000) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise OptionsError([f"size: wanted a whole number of events from 1 up, got {size!r}"])
         self.size = size
-        # One that may be taken again: the collector may run a destructor that adds an event in its midst.
-        self._mutex = threading.RLock()
-        self._places: OrderedDict[str, int] = OrderedDict()  # by id; the order in which they came
+        # Without a lock, which a destructor that adds an event could find taken by its own thread: what is
+        # done to these is one step of the interpreter each, and an event is there before its id is.
         self._events: deque[tuple[int, ServerSentEvent]] = deque(maxlen=size)
+        self._places: OrderedDict[str, int] = OrderedDict()  # by id; the order in which they came
         self._count = count(1)
 
     def add(self, event: ServerSentEvent) -> None:
         """Keep this event; one whose id is known, or that has none, changes nothing."""
         if not isinstance(event, ServerSentEvent):
             raise EventFieldError("event to keep", "a ServerSentEvent", event)
-        if event.id is None or event.id == "":
+        if not _has_id(event):
             return
         encode_fields(id=event.id)  # what cannot be sent is refused here
         id = str(event.id)
-        with self._mutex:
-            if id not in self._places:
-                place = next(self._count)
-                self._events.append((place, event))
-                self._places[id] = place
-                if len(self._places) > _KNOWN * self.size:
-                    self._places.popitem(last=False)
+        if id in self._places:
+            return
+        place = next(self._count)
+        self._events.append((place, event))
+        self._places.setdefault(id, place)  # where two threads add it, the other's may be the one that counts
+        while len(self._places) > _KNOWN * self.size:
+            try:
+                self._places.popitem(last=False)
+            except KeyError:
+                break
 
     def since(self, last_event_id: str) -> list[ServerSentEvent] | None:
         """The events after this one, oldest first; None if they are no longer all kept."""
-        with self._mutex:
-            place = self._places.get(last_event_id)
-            if place is None or self._events[0][0] > place + 1:
-                return None
-            return [event for at, event in self._events if at > place]
+        place = self._places.get(last_event_id)
+        kept = sorted(self._events.copy(), key=itemgetter(0))
+        if place is None or not kept or kept[0][0] > place + 1:
+            return None
+        return [event for at, event in kept if at > place and self._places.get(str(event.id)) == at]
 
     def place_of(self, id: str | int) -> int | None:
         """Which event of all that came this was, counted from 1; None if that is not known."""
@@ -83,6 +92,11 @@ class History:
 
     def __len__(self) -> int:
         return len(self._events)
+
+
+def guarded_by(new_mutex: Callable[[], AbstractContextManager[Any]]) -> None:
+    """The engines say what keeps the threads of a history apart; the core knows none."""
+    History._new_mutex = staticmethod(new_mutex)
 
 
 class Had:

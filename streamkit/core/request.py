@@ -31,7 +31,9 @@ def _text(value: bytes) -> str:
 
 def query_of(request: Any, name: str) -> str | None:
     """The first value of a parameter in the query string; None without it."""
-    query = request.get("QUERY_STRING", "") if "wsgi.version" in request else request.get("query_string", b"")
-    text = query.decode("latin-1") if isinstance(query, bytes) else query
-    values = parse_qs(text, keep_blank_values=True).get(name)
+    if "wsgi.version" in request:
+        query = request.get("QUERY_STRING", "").encode("latin-1")
+    else:
+        query = request.get("query_string", b"")
+    values = parse_qs(_text(query), keep_blank_values=True).get(name)
     return values[0] if values else None

@@ -50,10 +50,16 @@ class StreamingResponse:
     _asgi_single_callable = True  # asgiref's word for an application of ASGI 3; `__call__` serves both kinds
     _wsgi: ClassVar[Callable[..., Iterable[bytes]]]
     _asgi: ClassVar[Callable[..., Awaitable[None]]]
-    _served = False
     is_file: ClassVar[bool] = False  # a client keeps it, and must not take a part for the whole
+    gathers: ClassVar[bool] = False  # its bytes say where a chunk ends, so a few may travel together
     # What producers get has these over a plain stream's methods: for sync ones, and for async ones.
     faces: ClassVar[tuple[type, type] | None] = None
+    # A stream holds its description for as long as it is open, and a dict of so many is 1.5 KiB.
+    __slots__ = (
+        "__dict__", "__weakref__", "_served", "callback", "content_length", "endless", "engine", "headers",
+        "heartbeat_bytes", "keep_open", "kind", "loop", "media_type", "on_error", "options", "producer",
+        "resources", "status",
+    )  # fmt: skip
     media_type: str  # in lower case, without parameters
     endless: bool  # no end can be expected, so the body cannot be held whole
 
@@ -74,6 +80,7 @@ class StreamingResponse:
         heartbeat_bytes: bytes | None = None,
         options: Options | Mapping[str, Any] | None = None,
     ) -> None:
+        self._served = False
         self.producer: Any = producer
         self.kind = kind_of(producer)
         self.status = check_status(status)
@@ -107,6 +114,10 @@ class StreamingResponse:
     def for_request(self, request: Any) -> StreamingResponse:
         """What answers this request (a WSGI environ or an ASGI scope): this, or something in its place."""
         return self
+
+    def item_encoder(self) -> Callable[[Any], bytes] | None:
+        """What makes a chunk of an item of an asynchronous iterable; None where its items are chunks."""
+        return None
 
     def last_words(self, outcome: str) -> bytes:
         """What the body says last, where it says how it has ended."""

@@ -16,7 +16,7 @@ import threading
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 from streamkit.demo.app import asgi_app, filled_database, wsgi_app
 
@@ -40,8 +40,10 @@ def serve(host: str, port: int, *, wsgi: bool = False) -> None:
         # It warns of each request that finds no idle thread, which the first one can be too early for.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         if threading.current_thread() is threading.main_thread():
-            # SIGTERM ends the demo as Ctrl+C does, so that the database is removed then, too.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            # SIGTERM ends the demo as Ctrl+C does, so that the database is removed then, too. Not by
+            # Python's own handler: streamkit ends the open streams first where somebody has set one.
+            signal.signal(signal.SIGTERM, _interrupt)
+            signal.signal(signal.SIGINT, _interrupt)
         try:
             with filled_database() as database:
                 print(
@@ -51,6 +53,10 @@ def serve(host: str, port: int, *, wsgi: bool = False) -> None:
                 run(server, listener, database)
         except KeyboardInterrupt:
             pass
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _on_uvicorn(uvicorn: ModuleType, listener: socket.socket, database: Path) -> None:

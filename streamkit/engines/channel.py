@@ -12,7 +12,6 @@ so a reader that was dropped is reclaimed and the producer told.
 from __future__ import annotations
 
 from functools import partial
-from typing import Protocol
 
 from ..core.commit import State, after
 from ..core.framing import Body
@@ -33,14 +32,6 @@ from .reading import Reading
 from .waits import reached
 
 
-class Carrier(Protocol):
-    """Who sends what is read, where that can be interrupted."""
-
-    def ended_early(self) -> None: ...
-
-    def give_up(self) -> None: ...
-
-
 class Channel(Reading):
     """The writer's side, and the clock's."""
 
@@ -48,7 +39,6 @@ class Channel(Reading):
 
     _refusal: StreamError | None = None  # what every further write raises
     _line: Line | None = None  # the connection, where a WSGI server hands it over
-    _carrier: Carrier | None = None  # who sends what is read, under ASGI
     _pulling: bool = False  # its reader is in the producer
     _committer: int | None = None  # the thread or task whose hooks run before the commit
 

@@ -23,14 +23,20 @@ WATCH_AFTER = 0.02  # seconds; most responses are over by then and need no watch
 
 
 class Inbox:
-    """What a server has to say about one request."""
+    """What a server has to say about one request; kept where the application may ask for it."""
 
-    def __init__(self, receive: Receive) -> None:
+    __slots__ = (
+        "_held", "_held_bytes", "_keeps", "_on_leave", "_receive", "_receiver", "_receiving", "_timer",
+        "_waiting", "_watcher", "disconnected",
+    )  # fmt: skip
+
+    def __init__(self, receive: Receive, *, keeps: bool = True) -> None:
         self._receive = receive
-        self._held: deque[Message] = deque()
+        self._keeps = keeps
+        self._held: deque[Message] | None = None  # an empty one is 700 bytes
         self._held_bytes = 0
         self._receiving = False
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: tuple[asyncio.Future[None], ...] = ()
         self._on_leave: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -85,39 +91,54 @@ class Inbox:
             self._watcher.cancel()
 
     def _start_watching(self) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._timer = None
+        self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="streamkit-watcher")
 
     async def _watch(self) -> None:
         while not self.disconnected:
             if self._receiving or self._held_bytes > READ_AHEAD:
                 await self._changed()
                 continue
-            message = await self._next()
-            if message["type"] != "http.disconnect":
-                self._held.append(message)
-                self._held_bytes += len(message.get("body", b""))
+            # Written out, as in `_next`: this is what an idle stream waits in.
+            self._receiving = True
+            try:
+                self._hold(self._noted(await self._receive()))
+            finally:
+                self._receiving = False
                 self._wake()
 
     async def _next(self) -> Message:
         self._receiving = True
         try:
-            message = await self._receive()
+            return self._noted(await self._receive())
         finally:
             self._receiving = False
             self._wake()
+
+    def _noted(self, message: Message) -> Message:
         if message["type"] == "http.disconnect":
             self.disconnected = True
             if self._on_leave is not None:
                 self._on_leave()
         return message
 
+    def _hold(self, message: Message) -> None:
+        """Keep a message for the application; where nobody can ask for it, its length still counts."""
+        if message["type"] == "http.disconnect":
+            return
+        if self._keeps:
+            if self._held is None:
+                self._held = deque()
+            self._held.append(message)
+        self._held_bytes += len(message.get("body", b""))
+
     async def _changed(self) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self._waiting += (future,)
         await future
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, ()
         for future in waiting:
             if not future.done():
                 future.set_result(None)

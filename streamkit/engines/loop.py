@@ -30,16 +30,25 @@ class LoopThread:
         loop, thread = self._loop, self._thread
         if loop is not None and thread is not None and thread.is_alive():
             return loop
+        begun: threading.Thread | None = None
         with self._lock:
+            loop, thread = self._loop, self._thread
             # A task that raises SystemExit ends its loop: the next stream gets a new one.
-            if self._loop is None or self._thread is None or not self._thread.is_alive():
-                if self._loop is not None:
-                    self._loop.close()
-                loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=loop.run_forever, name="streamkit-loop", daemon=True)
-                self._thread.start()
-                self._loop = loop
-            return self._loop
+            if loop is None or thread is None or (thread.ident is not None and not thread.is_alive()):
+                if loop is not None:
+                    loop.close()
+                self._loop = loop = asyncio.new_event_loop()
+                begun = threading.Thread(target=loop.run_forever, name="streamkit-loop", daemon=True)
+                self._thread = begun
+        if begun is not None:
+            # Not under the lock: it waits, and where the lock was made before gevent patched the process,
+            # the next greenlet would stop them all for it. What the loop is given meanwhile it keeps.
+            begun.start()
+        return loop
+
+    def is_elsewhere(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether this is the loop, and runs on another thread."""
+        return loop is self._loop and threading.current_thread() is not self._thread
 
     def stop(self) -> None:
         """End the loop and its thread; what still runs there is cancelled."""
@@ -73,6 +82,16 @@ atexit.register(loop_thread.stop)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=loop_thread.forget)
+
+
+def loop_of_this_thread() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs on this thread, or greenlet.
+
+    Under gevent and eventlet the shared loop runs on a greenlet, and what asyncio notes for a
+    thread it finds on all greenlets of it.
+    """
+    loop = asyncio._get_running_loop()
+    return None if loop is None or loop_thread.is_elsewhere(loop) else loop
 
 
 class Loops:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from ..core.headers import Pairs
 from ..errors import TooManyStreams
-from ..types import ASGIHeaders, Message, Send
+from ..types import ASGIHeaders, Message, Receive, Send
 from .ending import ASGI_LOG
 from .registry import RETRY_AFTER, TOO_MANY
 from .spool import Spool
@@ -38,19 +38,21 @@ def _encoded(pair: tuple[str, str]) -> tuple[bytes, bytes]:
     return field
 
 
-def abort_transport(send: Send) -> bool:
-    """Drop the connection behind a server's own `send` with all that it still holds.
+def abort_transport(send: Send, receive: Receive) -> bool:
+    """Drop the connection behind a server's own `send` and `receive` with all that it still holds.
 
     ASGI has no word for it: a server that is told of an error first tries to send what waits,
-    to a client that takes nothing. uvicorn's `send` belongs to an object that has its
-    transport; of any other server the connection stays until the server itself gives up.
+    to a client that takes nothing. uvicorn's `send` belongs to an object that has its transport,
+    gunicorn's `receive` to one that has its protocol; of any other server the connection stays
+    until the server itself gives up.
     """
-    transport = getattr(getattr(send, "__self__", None), "transport", None)
-    abort: Callable[[], object] | None = getattr(transport, "abort", None)
-    if abort is None:
-        return False
-    abort()
-    return True
+    protocol = getattr(getattr(receive, "__self__", None), "protocol", None)
+    for owner in (getattr(send, "__self__", None), protocol):
+        abort: Callable[[], object] | None = getattr(getattr(owner, "transport", None), "abort", None)
+        if abort is not None:
+            abort()
+            return True
+    return False
 
 
 async def heard() -> None:

@@ -134,6 +134,8 @@ class AsyncPull:
     def __init__(self, stream: TaskStream) -> None:
         self.stream = stream
         self._opened = AsyncExitStack()
+        assert stream.response is not None
+        self._encode = stream.response.item_encoder()
         self._turns = 0
         self._iterator: AsyncIterator[Chunk] | None = None
         self._is_open = False
@@ -176,6 +178,8 @@ class AsyncPull:
                 self._iterator = aiter(response.producer)
             try:
                 chunk = await anext(self._iterator)
+                if self._encode is not None:
+                    chunk = self._encode(chunk)
             except StopAsyncIteration:
                 self._is_open = False
                 async with self._opened:

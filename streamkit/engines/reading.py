@@ -11,10 +11,11 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from ..core.base import BaseStream
-from ..core.framing import Request
+from ..core.commit import State
+from ..core.framing import Body, Request
 from ..core.response import StreamingResponse
 from ..options import Options
 from .ending import log_error
@@ -22,24 +23,24 @@ from .ending import log_error
 Wake: TypeAlias = Callable[[], object]
 
 
+class Carrier(Protocol):
+    """Who sends what is read, where that can be interrupted."""
+
+    def ended_early(self) -> None: ...
+
+    def give_up(self) -> None: ...
+
+
 class Reading(BaseStream):
     """What waits for the server, and whoever hands it over."""
 
     # What each chunk touches is in slots: on CPython 3.11 a default on the class makes an
-    # attribute several times as slow.
+    # attribute several times as slow. So is what each stream sets: else it has a dict.
     __slots__ = (
-        "_chunks",
-        "_direct",
-        "_done",
-        "_error",
-        "_high_water",
-        "_mutex",
-        "_room",
-        "_tail",
-        "_taken_bytes",
-        "_wake",
-        "_writers",
-    )
+        "_body", "_carrier", "_chunks", "_direct", "_done", "_error", "_head", "_high_water", "_home", "_log",
+        "_mutex", "_outcome", "_pairs", "_room", "_state", "_status", "_tail", "_taken_bytes", "_wake",
+        "_watch", "_writers", "options", "request", "response",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -52,14 +53,20 @@ class Reading(BaseStream):
         self.options = options
         self.request = request
         self._log = log
-        if response is not None:
-            self.response = response
-            self._status = response.status
-            self._pairs = response.headers
+        self.response = response
+        self._status = 200 if response is None else response.status
+        self._pairs = [] if response is None else response.headers
+        self._state = State.STARTED
+        self._body = Body.STREAM
+        self._head = None
+        self._outcome = None
+        self._home = None
+        self._watch = None
+        self._carrier: Carrier | None = None  # who sends what is read, under ASGI
         self._mutex = self._new_mutex()
         self._chunks: list[bytes] = []
         self._high_water = self._room = options.high_water if high_water is None else high_water
-        self._writers: list[Wake] = []  # wake the writers that wait for room
+        self._writers: tuple[Wake, ...] = ()  # wake the writers that wait for room
         self._wake: Wake | None = None  # wakes the reader that is parked
         self._direct = False  # a plain write of bytes needs no further check
         self._done = False  # no chunk will follow
@@ -80,7 +87,7 @@ class Reading(BaseStream):
     def _wake_writers(self) -> None:
         writers = self._writers
         if writers:
-            self._writers = []
+            self._writers = ()
             for wake in writers:
                 wake()
 
@@ -161,14 +168,22 @@ class Reading(BaseStream):
 
     async def next_chunk_async(self) -> bytes | None:
         """`next_chunk` on a loop."""
-        while True:
-            with self._mutex:
-                if self._chunks:
-                    return self._take()
-                if self._done or not self._connected:
-                    break
-                future = self._park_on_loop()
-            await future
+        while (turn := self.until_next()) is not None:
+            await turn
+        return self.next_now()
+
+    def until_next(self) -> asyncio.Future[None] | None:
+        """What a reader on a loop has to await, and then ask again; None if `next_now` knows what comes."""
+        with self._mutex:
+            if self._chunks or self._done or not self._connected:
+                return None
+            return self._park_on_loop()
+
+    def next_now(self) -> bytes | None:
+        """What comes next, after `until_next`; None at the end. Raises the producer's error."""
+        with self._mutex:
+            if self._chunks:
+                return self._take()
         self.raise_error()
         return None
 

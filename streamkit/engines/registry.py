@@ -29,6 +29,7 @@ from ..core.base import BaseStream
 from ..core.headers import media_type_of, value_of
 from ..errors import InvalidTimeout, StreamEnded, TooManyStreams
 from .clock import Clock, loop_clocks, thread_clock
+from .loop import loop_of_this_thread
 from .pool import pool
 
 _LOG = logging.getLogger("streamkit")
@@ -63,7 +64,10 @@ def check_room(stream: BaseStream, clock: Clock) -> None:
     with _room:
         if len(open_streams()) >= limit:
             raise TooManyStreams(limit)
-        clock.add(stream)
+        clock.streams.add(stream)
+    # Not under the lock: to start a clock is to wait, and where the lock was made before gevent patched the
+    # process, the next greenlet would stop them all for it.
+    clock.add(stream)
 
 
 def shutdown(grace: float | None = None) -> bool:
@@ -80,7 +84,7 @@ def shutdown(grace: float | None = None) -> bool:
         raise InvalidTimeout(grace)
     if not open_streams():
         return True
-    if asyncio._get_running_loop() is not None:
+    if loop_of_this_thread() is not None:
         _thread.start_new_thread(_end_all, (grace,))
         return False
     return _end_all(grace)

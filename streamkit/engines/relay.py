@@ -116,10 +116,10 @@ class Relay(LoopWaits):
         return self._inbox
 
     @property
-    def root_send(self) -> Send:
-        """The server's own `send`, below this wrap and those around it."""
+    def root(self) -> tuple[Send, Receive]:
+        """The server's own `send` and `receive`, below this wrap and those around it."""
         outer: Relay | None = self.outer
-        return self.server_send if outer is None else outer.root_send
+        return (self.server_send, self.server_receive) if outer is None else outer.root
 
     def send(self, message: Message) -> Awaitable[None]:
         """ASGI's `send` for the application; the head waits until it is known whether a stream follows."""
@@ -354,7 +354,7 @@ class Relay(LoopWaits):
         self._given_up = True
         ASGI_LOG.debug("%s", ending)
         self._connected = self._direct = False
-        abort_transport(self.root_send)
+        abort_transport(*self.root)
         for sender in tuple(self._senders):
             sender.cancel()
         self._interrupt()

@@ -55,8 +55,8 @@ class _Ready:
         self._size = size
 
     def __await__(self) -> Generator[None, None, int]:
-        yield from ()
         return self._size
+        yield  # type: ignore[unreachable]  # what makes it a generator; an empty `yield from` costs as much as all else
 
 
 _READY: dict[int, _Ready] = {}
@@ -110,7 +110,7 @@ class LoopStream(Channel, LoopWaits):
                 if not self._must_wait():
                     return size
                 turn: asyncio.Future[None] = self._loop.create_future()
-                self._writers.append(self._waker(turn))
+                self._writers += (self._waker(turn),)
             await turn
 
     def commit(self) -> Awaitable[None]:
@@ -203,19 +203,30 @@ class TaskStream(LoopStream):
         return partial(resolve, future)
 
     def _park_on_loop(self) -> asyncio.Future[None]:
+        # The future itself: a reader parks once for each chunk that it waits for.
         future: asyncio.Future[None] = self._loop.create_future()
-        self._wake = partial(resolve, future)
+        self._wake = cast("Wake", future)
         return future
+
+    def _wake_reader(self) -> None:
+        parked = cast("asyncio.Future[None] | None", self._wake)
+        if parked is not None:
+            self._wake = None
+            if not parked.done():
+                parked.set_result(None)
+
+    def until_next(self) -> asyncio.Future[None] | None:
+        if self._chunks or self._done or not self._connected:
+            return None
+        return self._park_on_loop()
 
     def write(self, data: Chunk, /) -> Awaitable[int]:
         if self._direct and type(data) is bytes and data:
             size = len(data)
             self._chunks.append(data)
             room = self._room = self._room - size
-            wake = self._wake
-            if wake is not None:
-                self._wake = None
-                wake()
+            if self._wake is not None:
+                self._wake_reader()
             if room >= 0:
                 return _READY.get(size) or _ready(size)
             return self._wait_for_room(size)
@@ -279,6 +290,8 @@ class BridgeStream(LoopStream):
 # From CPython 3.12 on a task may run at once, up to its first wait: most need no turn of the loop.
 EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
+PRODUCER = "streamkit-producer"  # one name for all: a numbered one is a string for each
+
 _kept: set[asyncio.Task[Any]] = set()
 
 
@@ -294,9 +307,9 @@ def start(stream: LoopStream, context: Context | None) -> asyncio.Task[None]:
     loop = stream._loop
     if context is None:
         if EAGER and loop.get_task_factory() is None:
-            return asyncio.Task(run(stream), loop=loop, **EAGER)
-        return loop.create_task(run(stream))
-    return context.run(stream._loop.create_task, run(stream))
+            return asyncio.Task(run(stream), loop=loop, name=PRODUCER, **EAGER)
+        return loop.create_task(run(stream), name=PRODUCER)
+    return context.run(partial(loop.create_task, run(stream), name=PRODUCER))
 
 
 async def run(stream: LoopStream) -> None:
@@ -309,9 +322,9 @@ async def run(stream: LoopStream) -> None:
             async with AsyncExitStack() as opened:
                 await enter_all(opened, response.resources)
                 is_entered = True
-                await _produce(stream, response)
+                check_returned(response.producer, await _producing(stream, response))
         else:
-            await _produce(stream, response)
+            check_returned(response.producer, await _producing(stream, response))
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and (not stream.connected or stream._ending):
             stream._end(None)  # by the leave, or an early end; whoever cancelled does not wait for the word
@@ -352,28 +365,34 @@ async def end_of_producer(stream: LoopStream, response: StreamingResponse) -> No
         await fail_async(stream, error, stream._end)
 
 
-async def _produce(stream: LoopStream, response: StreamingResponse) -> None:
-    producer = response.producer
+def _producing(stream: LoopStream, response: StreamingResponse) -> Awaitable[Any]:
+    """The producer at work; no coroutine around it, which every open stream would keep."""
     if response.kind is Kind.ASYNC_ITERABLE:
-        await _produce_from(stream, producer)
-    elif response.loop:
-        while not stream.closed and stream.connected:
-            try:
-                check_returned(producer, await producer(stream))
-            except Exception as error:
-                if not may_go_on(stream, error) or not await report_async(stream, error):
-                    raise
-            # A producer that never waits would keep its reader, and the whole loop, from running.
-            await asyncio.sleep(0)
-    else:
-        check_returned(producer, await producer(stream))
+        return _produce_from(stream, response.producer, response.item_encoder())
+    if response.loop:
+        return _produce_again(stream, response.producer)
+    working: Awaitable[Any] = response.producer(stream)
+    return working
 
 
-async def _produce_from(stream: LoopStream, iterable: AsyncIterable[Chunk]) -> None:
+async def _produce_again(stream: LoopStream, producer: Callable[..., Awaitable[Any]]) -> None:
+    while not stream.closed and stream.connected:
+        try:
+            check_returned(producer, await producer(stream))
+        except Exception as error:
+            if not may_go_on(stream, error) or not await report_async(stream, error):
+                raise
+        # A producer that never waits would keep its reader, and the whole loop, from running.
+        await asyncio.sleep(0)
+
+
+async def _produce_from(
+    stream: LoopStream, iterable: AsyncIterable[Any], encode: Callable[[Any], bytes] | None
+) -> None:
     iterator = aiter(iterable)
     try:
-        async for chunk in iterator:
-            await stream.write(chunk)
+        async for item in iterator:
+            await stream.write(item if encode is None else encode(item))
     finally:
         await close_iterator(iterable, iterator)
 

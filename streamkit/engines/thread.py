@@ -17,6 +17,7 @@ from typing import Any
 from ..core.base import BaseStream
 from ..core.commit import State
 from ..core.producers import Kind, check_returned
+from ..core.replay import guarded_by
 from ..core.response import StreamingResponse
 from ..errors import ClientDisconnected, StreamError
 from ..types import Chunk
@@ -24,6 +25,9 @@ from .channel import Channel
 from .ending import fail, log_error, outcome_of, raisable, report, settle
 from .pool import pool
 from .waits import ThreadWaits, reached
+
+# One that may be taken again: the collector may run a destructor that adds an event in its midst.
+guarded_by(threading.RLock)
 
 
 class ThreadStream(Channel, ThreadWaits):
@@ -84,7 +88,7 @@ class ThreadStream(Channel, ThreadWaits):
         while self._must_wait():
             turn = threading.Lock()
             turn.acquire()
-            self._writers.append(turn.release)
+            self._writers += (turn.release,)
             self._mutex.release()
             try:
                 turn.acquire()

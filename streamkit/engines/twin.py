@@ -19,6 +19,7 @@ from ..core.headers import Headers
 from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import ClientDisconnected, StreamError
 from ..types import Chunk, Outcome
+from .loop import loop_of_this_thread
 from .pool import pool
 
 Result = TypeVar("Result")
@@ -37,7 +38,7 @@ class Twin(ResponseStream):
         self.request = origin.request
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        if _running_loop() is self._loop:
+        if loop_of_this_thread() is self._loop:
             coroutine.close()
             raise StreamError("`.sync` is for worker threads: on the event loop, await the stream itself")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
@@ -152,7 +153,7 @@ class Twin(ResponseStream):
 
     def _on_worker(self, hook: Callable[..., object]) -> Callable[..., Any]:
         def carried(_: AsyncResponseStream, *details: object) -> Any:
-            if _running_loop() is not self._loop:
+            if loop_of_this_thread() is not self._loop:
                 return hook(self, *details)  # added too late: at once, by the thread that added it
             return on_worker(lambda: hook(self, *details))
 
@@ -160,13 +161,6 @@ class Twin(ResponseStream):
 
     def __repr__(self) -> str:
         return f"<sync twin of {self._origin!r}>"
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 async def on_worker(call: Callable[[], Result]) -> Result:

@@ -7,39 +7,109 @@ ahead, so a slow client holds the producer up as ever.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator
+from contextvars import Context, copy_context
 from typing import Any
 
 from .. import asgi
 from ..core.response import StreamingResponse
+from ..engines.inbox import Inbox
+from ..errors import ProducerError
 from ..options import Options
 from ..types import Message, Receive, Scope, Send
 
+# nginx's word for "the client hung up before there was an answer"; nobody is there to read it.
+CLIENT_LEFT = 499
+
+# How long the end of a request waits for a producer that has not heard of its client's leave; as
+# long as a shutdown gives open streams.
+LAST_SECONDS = 5.0
+
+
+def own(description: object) -> StreamingResponse:
+    """A copy that an adapter may change; the original counts as served. `ProducerError` if it is none."""
+    if not isinstance(description, StreamingResponse):
+        raise ProducerError(f"wanted a description, as streamkit.stream() makes one, got {description!r}")
+    served = copy.copy(description)  # still knows whether it was served before
+    description.begin()
+    return served
+
+
+class LastOfProducer:
+    """Entered by a synchronous producer, which after a leave runs on until its next write.
+
+    Whoever then closes what it uses waits for it, but not for ever.
+    """
+
+    def __init__(self, description: StreamingResponse) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        self._over.set()  # until it is entered: for HEAD, say, the producer never runs
+        if not description.kind.is_async:
+            description.resources = (self, *description.resources)
+
+    def __enter__(self) -> None:
+        self._over.clear()  # nobody waits yet
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._over.set)
+        except RuntimeError:
+            pass  # the loop is closed
+
+    async def wait(self) -> None:
+        """Wait until it has ended; asynchronous ones the ASGI adapter waits for."""
+        if not self._over.is_set():
+            try:
+                await asyncio.wait_for(self._over.wait(), LAST_SECONDS)
+            except asyncio.TimeoutError:  # another class on CPython 3.10
+                pass
+
+
+def encoded(pairs: Any) -> list[tuple[bytes, bytes]]:
+    """Headers as ASGI writes them."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+
 
 class Begun:
-    """A description whose head is known."""
+    """A description whose head is known; its producer runs in a copy of `context`."""
 
-    def __init__(self, description: StreamingResponse, options: Options | None) -> None:
+    def __init__(
+        self, description: StreamingResponse, options: Options | None, context: Context | None = None
+    ) -> None:
         self._description = description
         self._options = options
-        self._start: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._released: asyncio.Future[Send] = asyncio.get_running_loop().create_future()
+        self._context = copy_context() if context is None else context
+        self._loop = asyncio.get_running_loop()
+        self._start: asyncio.Future[Message] = self._loop.create_future()
+        self._released: asyncio.Future[Send] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
+        self._has_body = True
 
-    async def begin(self, scope: Scope, receive: Receive) -> None:
-        """Serve it up to its head; raises what its producer raises until then."""
-        loop = asyncio.get_running_loop()
+    async def begin(self, scope: Scope, receive: Receive, *, runs_for_head: bool = False) -> bool:
+        """Serve it up to its head; False if the client left before there was one.
+
+        Raises what the producer raises until then. `runs_for_head`: only the producer knows its
+        head, so it runs for HEAD too, until it has said it.
+        """
+        self._has_body = not (runs_for_head and scope["method"] == "HEAD")
+        if not self._has_body:
+            scope = {**scope, "method": "GET", "http_version": "1.1"}
         serving = asgi.respond(self._description, scope, receive, self._send, self._options)
-        self._task = task = loop.create_task(serving)
+        self._task = task = self._context.run(self._loop.create_task, serving)
         try:
             first: list[asyncio.Future[Any]] = [task, self._start]
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            await self._cancel()
+            await self.end()
             raise
         if not self._start.done():
             task.result()  # raises what the producer raised
-            raise asyncio.CancelledError("the client left before there was anything to say")
+            return False
+        if not self._has_body:
+            await self.end()
+        return True
 
     @property
     def status(self) -> int:
@@ -60,49 +130,75 @@ class Begun:
     async def send_body(self, send: Send) -> None:
         """Send the body, to whatever end; raises the producer's error."""
         assert self._task is not None
-        if not self._released.done():
-            self._released.set_result(send)
+        if not self._has_body:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        self._released.set_result(send)
         try:
             await asyncio.shield(self._task)
         except asyncio.CancelledError:
-            await self._cancel()
+            await self.end()
             raise
 
-    async def _cancel(self) -> None:
+    async def end(self) -> None:
+        """Cut what is not over, and wait until the producer has been told."""
         task = self._task
         if task is not None and not task.done():
             task.cancel()
             await asyncio.wait([task])
 
+    def abandon(self) -> None:
+        """Nobody will read the body, or read on. May be called from any thread."""
+        if self._task is not None and not self._task.done():
+            try:
+                self._loop.call_soon_threadsafe(self._task.cancel)
+            except RuntimeError:
+                pass  # the loop is closed, and everything on it over
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as an asynchronous iterator, for frameworks that send by themselves."""
-        assert self._task is not None
-        handed: asyncio.Queue[tuple[Message, asyncio.Future[None]]] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
+        task, new_future = self._task, self._loop.create_future
+        assert task is not None
+        if not self._has_body:
+            return
+        news: asyncio.Future[Message | None] = new_future()
+        taken: asyncio.Future[None] = new_future()
 
         async def hand_over(message: Message) -> None:
-            taken: asyncio.Future[None] = loop.create_future()
-            handed.put_nowait((message, taken))
+            nonlocal taken
+            taken = new_future()
+            if not news.done():
+                news.set_result(message)
             await taken
 
+        def is_over(_: object) -> None:
+            if not news.done():
+                news.set_result(None)
+
+        task.add_done_callback(is_over)
         self._released.set_result(hand_over)
         try:
-            while True:
-                getting = loop.create_task(handed.get())
-                either: list[asyncio.Future[Any]] = [getting, self._task]
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if not getting.done():
-                    getting.cancel()
-                    self._task.result()
-                    return
-                message, taken = getting.result()
+            while (message := await news) is not None:
+                news = new_future()
                 if message.get("body"):
                     yield message["body"]
-                if not taken.done():
-                    taken.set_result(None)
-                if not message.get("more_body"):
-                    await asyncio.wait([self._task])
-                    self._task.result()
-                    return
+                taken.set_result(None)
+            task.result()
         finally:
-            await self._cancel()
+            await self.end()
+
+
+def shared(receive: Receive) -> tuple[Receive, Receive]:
+    """One `receive` for two: for the view, which reads the body, and for whom only a leave concerns."""
+    inbox = Inbox(receive)
+
+    async def leave() -> Message:
+        left = asyncio.Event()
+        inbox.watch(left.set, after=0.0)
+        try:
+            await left.wait()
+        finally:
+            inbox.stop()
+        return {"type": "http.disconnect"}
+
+    return inbox.receive, leave

@@ -18,43 +18,54 @@ piece elsewhere; a producer's database connections are closed on the thread that
 from __future__ import annotations
 
 import asyncio
-import copy
 import functools
-import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
 from ._missing import missing
 
 try:
     from django.conf import settings
-    from django.db import connections
-    from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+    from django.http import HttpRequest, HttpResponse, HttpResponseBase
 except ImportError as error:
     raise missing("django", error) from error
 
-from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import (
+    AsyncToSync,
+    async_to_sync,
+    iscoroutinefunction,
+    markcoroutinefunction,
+    sync_to_async,
+)
 
 from .. import wsgi
-from ..core.live import described
+from ..core.live import described, is_async_view
 from ..core.response import StreamingResponse
 from ..core.steps import StepAside
-from ..errors import ProducerError
+from ..errors import ClientDisconnected
 from ..options import Options
-from ._asgi import Begun
+from ._asgi import CLIENT_LEFT, Begun, own
+from ._django_responses import IDENTITY, AsyncBody, LaterHere, LaterOnLoop, Streaming
+from ._django_threads import Connections, OwnThread, Surroundings, apart, then_closed
+from ._session import watched
 
 __all__ = ["StreamKitMiddleware", "live", "respond"]
 
 View = TypeVar("View", bound=Callable[..., Any])
 GetResponse = Callable[[HttpRequest], Any]
 
-_IDENTITY = "identity"  # a Content-Encoding that makes compressing middleware step aside
+_END: Any = object()
+
+
+# ---------------------------------------------------------------- the middleware
 
 
 class StreamKitMiddleware:
-    """Give every stream its head's finish, inside Django's own chain; options in `settings.STREAMKIT`.
+    """Give every stream its last care, inside Django's own chain; options in `settings.STREAMKIT`.
 
-    Synchronous and asynchronous, as the chain around it is. Raises `OptionsError` at start.
+    Synchronous and asynchronous, as the chain around it is. Under ASGI a `StreamingHttpResponse` of
+    an ordinary iterator goes out piece by piece too; Django alone would read it whole first.
+    Raises `OptionsError` at start.
     """
 
     sync_capable = True
@@ -62,7 +73,7 @@ class StreamKitMiddleware:
 
     def __init__(self, get_response: GetResponse) -> None:
         self._get_response = get_response
-        self.options = _options()
+        self.options = _settings() or Options()
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
@@ -73,151 +84,105 @@ class StreamKitMiddleware:
         return _without_mark(self._get_response(request))
 
     async def _call_async(self, request: HttpRequest) -> HttpResponseBase:
-        return _without_mark(await self._get_response(request))
-
-
-def _options() -> Options:
-    return Options.of(getattr(settings, "STREAMKIT", None), {})
+        response = _without_mark(await self._get_response(request))
+        if response.streaming and not response.is_async:
+            response.streaming_content = _one_by_one(iter(response.streaming_content))
+        return response
 
 
 def _without_mark(response: HttpResponseBase) -> HttpResponseBase:
     """Take off what has kept compressing middleware away: RFC 9110 wants no `identity` there."""
-    if isinstance(response, _Streaming) and response.headers.get("Content-Encoding") == _IDENTITY:
+    if isinstance(response, Streaming) and response.headers.get("Content-Encoding") == IDENTITY:
         del response.headers["Content-Encoding"]
     return response
 
 
-class _Streaming(StreamingHttpResponse):
-    """A response whose body is still being made."""
-
-    def __init__(self, body: Any, status: int, headers: Iterable[tuple[str, str]]) -> None:
-        super().__init__(body, status=status)
-        del self.headers["Content-Type"]  # ours is the one that was committed
-        cookies = []
-        for name, value in headers:
-            if name.lower() == "set-cookie":
-                cookies.append(value)
-            elif name in self.headers:
-                self.headers[name] = f"{self.headers[name]}, {value}"
-            else:
-                self.headers[name] = value
-        for cookie in cookies:
-            self.cookies.load(cookie)
-        if "Content-Encoding" not in self.headers:
-            self.headers["Content-Encoding"] = _IDENTITY
+async def _one_by_one(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """What Django reads whole, in pieces; on the request's own thread, which has its connections."""
+    advance = sync_to_async(lambda: next(iterator, _END))
+    while (chunk := await advance()) is not _END:
+        yield chunk
 
 
-class _Connections:
-    """Entered by a producer: its own database connections end with it, on its thread."""
-
-    def __enter__(self) -> None:
-        """Nothing is opened here: Django connects when it is asked something."""
-
-    def __exit__(self, *exc_info: object) -> None:
-        for connection in connections.all(initialized_only=True):
-            connection.close()
+_last_settings: tuple[Any, Options] = (None, Options())
 
 
-def _with_connections(description: StreamingResponse) -> StreamingResponse:
-    served = copy.copy(description)
-    served.resources = (_Connections(), *description.resources)
-    return served
+def _settings() -> Options | None:
+    """`settings.STREAMKIT`, read once; None without it."""
+    global _last_settings
+    given = getattr(settings, "STREAMKIT", None)
+    if given is None:
+        return None
+    if _last_settings[0] is not given:
+        _last_settings = (given, Options.of(given, {}))
+    return _last_settings[1]
+
+
+def _options(around: Any) -> Options:
+    """The settings over the options of the app that `streamkit.wrap` made of Django, if it did."""
+    outer, chosen = getattr(around.get(wsgi.KEY), "options", None), _settings()
+    if outer is None:
+        return chosen or Options()
+    return outer if chosen is None else outer.merged(chosen)  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------- serving
+
+
+def _cared_for(
+    request: HttpRequest, description: object, around: Any, *, own_thread: bool
+) -> tuple[StreamingResponse, Options]:
+    """A copy of the description that minds what Django keeps for each thread; and its options, whole."""
+    served = own(description)
+    options, served.options = served.options_over(_options(around)), None
+    session = getattr(request, "session", None)
+    if session is not None:
+        watched(served, session)
+    cares: list[Any] = [Surroundings()]
+    if not served.kind.is_async:
+        cares.append(Connections())
+    elif own_thread:
+        cares.append(OwnThread())
+    hooks = {"on_error": options.on_error, "on_finish": options.on_finish}
+    closing = {name: then_closed(hook) for name, hook in hooks.items() if hook is not None}
+    options = Options.of(options, closing)
+    served.callback, served.on_error = then_closed(served.callback), then_closed(served.on_error)
+    served.resources = (*cares, *served.resources)
+    return served, options
 
 
 def respond(request: HttpRequest, description: StreamingResponse) -> HttpResponseBase:
     """Begin to serve a description; returns when its head is known, as a response of Django's.
 
-    What the producer raises until then is raised here. In an asynchronous view, await
-    `respond_async`; a synchronous view may call this under ASGI too.
+    What the producer raises until then is raised here. An asynchronous view may await the response,
+    to have it raised there; when it returns the response as it is, Django has it begin.
     """
-    served = _checked(description)
-    scope = getattr(request, "scope", None)
-    if scope is not None:
-        begun: Any = async_to_sync(_begun)
-        return begun(request, served)
-    if description.kind.is_iterable and not description.kind.is_async:
-        served = copy.copy(description)  # pulled by the server's own thread, whose connections are Django's
-    else:
-        served = _with_connections(description)
-    head: list[Any] = []
-
-    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        head[:] = [status, headers]
-        return None
-
-    body = wsgi.respond(served, request.META, start_response, _options())
-    return _Streaming(_Body(body), int(head[0][:3]), head[1])
-
-
-async def respond_async(request: HttpRequest, description: StreamingResponse) -> HttpResponseBase:
-    """`respond` for asynchronous views, under ASGI."""
-    return await _begun(request, _checked(description))
-
-
-def _checked(description: object) -> StreamingResponse:
-    if not isinstance(description, StreamingResponse):
-        raise ProducerError(f"wanted a description, as streamkit.stream() makes one, got {description!r}")
-    return description
-
-
-async def _begun(request: HttpRequest, description: StreamingResponse) -> HttpResponseBase:
-    served = description if description.kind.is_async else _with_connections(description)
-    begun = Begun(served, _options())
-    await begun.begin(request.scope, _never)
-    return _Streaming(_AsyncBody(begun), begun.status, begun.headers)
-
-
-async def _never() -> dict[str, Any]:
-    """Django listens for the client's leave itself, and closes the response then."""
-    await asyncio.Event().wait()
-    return {"type": "http.disconnect"}
-
-
-class _Body:
-    """The body under WSGI: Django closes it with the response."""
-
-    def __init__(self, body: Iterable[bytes]) -> None:
-        self._body = body
-        self._iterator = iter(body)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._iterator)
-
-    def close(self) -> None:
-        close = getattr(self._body, "close", None)
-        if close is not None:
-            close()
-
-
-class _AsyncBody:
-    """The body under ASGI."""
-
-    def __init__(self, begun: Begun) -> None:
-        self._begun = begun
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._begun.chunks()
+    is_asgi = hasattr(request, "scope")
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        begin: Any = async_to_sync(_begun) if is_asgi else _begun_here
+        return begin(request, description)
+    served = own(description)
+    later = LaterOnLoop if is_asgi else LaterHere
+    return later(served, functools.partial(_begun if is_asgi else _begun_here, request, served))
 
 
 def live(view: View) -> View:
     """A view that is called as `view(request, stream, **url_values)` and streams from its first write on.
 
     Until then it is an ordinary view: it may raise `Http404`, or return a response. Asynchronous
-    views need ASGI, or run on one shared loop thread under WSGI.
+    views need ASGI, or run on one shared loop thread under WSGI. HEAD runs the view up to its first
+    write, for only the view knows its head. Raises `ProducerError`.
     """
-    if inspect.iscoroutinefunction(view):
+    if is_async_view(view):
 
         @functools.wraps(view)
         async def serve_async(request: HttpRequest, *args: Any, **values: Any) -> Any:
+            # On the server's own thread under WSGI: the loop of this view ends with it.
+            begin = _begun if hasattr(request, "scope") else sync_to_async(_begun_here)
             try:
-                description = described(view, (request,), values)
-                if hasattr(request, "scope"):
-                    return await _begun(request, description)
-                # Under WSGI Django runs this on a loop of its own that ends with the view.
-                return await asyncio.to_thread(respond, request, description)
+                return await begin(request, _described(view, request, args, values), runs_for_head=True)
             except StepAside as aside:
                 return aside.response
 
@@ -225,9 +190,69 @@ def live(view: View) -> View:
 
     @functools.wraps(view)
     def serve(request: HttpRequest, *args: Any, **values: Any) -> Any:
+        begin: Any = async_to_sync(_begun) if hasattr(request, "scope") else _begun_here
         try:
-            return respond(request, described(view, (request,), values))
+            return begin(request, _described(view, request, args, values), runs_for_head=True)
         except StepAside as aside:
             return aside.response
 
     return serve  # type: ignore[return-value]
+
+
+def _described(
+    view: Callable[..., Any], request: HttpRequest, args: tuple[Any, ...], values: dict[str, Any]
+) -> StreamingResponse:
+    """The view as a producer; values of the URL without a name come after the stream, as after a request."""
+    if not args:
+        return described(view, (request,), values)
+    if is_async_view(view):
+
+        async def run_async(stream: Any, **values: Any) -> Any:
+            return await view(request, stream, *args, **values)
+
+        return described(run_async, (), values)
+    return described(lambda stream, **values: view(request, stream, *args, **values), (), values)
+
+
+def _begun_here(
+    request: HttpRequest, description: StreamingResponse, *, runs_for_head: bool = False
+) -> HttpResponseBase:
+    """Begin under WSGI."""
+    environ = request.META
+    head: list[Any] = []
+    if runs_for_head and request.method == "HEAD":
+        environ = {**environ, "REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1"}
+    served, options = _cared_for(request, description, environ, own_thread=True)
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        head[:] = [status, headers]
+
+    try:
+        body: Any = apart().run(wsgi.respond, served, environ, start_response, options)
+    except ClientDisconnected:
+        return HttpResponse(status=CLIENT_LEFT)
+    if environ is not request.META:
+        body.close()
+        body = ()
+    return Streaming(body, int(head[0][:3]), head[1], options)
+
+
+async def _begun(
+    request: HttpRequest, description: StreamingResponse, *, runs_for_head: bool = False
+) -> HttpResponseBase:
+    """Begin under ASGI."""
+    has_thread_above = getattr(AsyncToSync.executors, "current", None) is not None
+    is_test = asyncio.get_running_loop() in AsyncToSync.loop_thread_executors
+    # Asynchronous throughout, the request has a thread of its own, which is free, and ends with it.
+    is_free = is_test or not has_thread_above
+    served, options = _cared_for(request, description, request.scope, own_thread=not is_free)
+    begun = Begun(served, options, None if is_free else apart())
+    if not await begun.begin(request.scope, _never, runs_for_head=runs_for_head):
+        return HttpResponse(status=CLIENT_LEFT)
+    return Streaming(AsyncBody(begun), begun.status, begun.headers, options)
+
+
+async def _never() -> dict[str, Any]:
+    """Django listens for the client's leave itself, and closes the response then."""
+    await asyncio.Event().wait()
+    return {"type": "http.disconnect"}

@@ -10,34 +10,44 @@
             stream.write(f"data: {n}\\n\\n")
 
 Options stand in `app.config["STREAMKIT"]`. The request's contexts live until the stream has ended: its
-`teardown_request` and `teardown_appcontext` functions run then, once, on the server's thread.
+`teardown_request` and `teardown_appcontext` functions run then, once, with the producer's error if it
+had one. The price: a producer that is a function (a live view is one) runs on a thread of its own, so
+what belongs to one thread, as a plain `sqlite3` connection does, has to be opened and closed in it.
 
 Rule: errors before the first write are raised inside the view, where Flask's own handlers find them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import Context, copy_context
+from types import TracebackType
 from typing import Any, TypeVar
 
 from ._missing import missing
+from ._session import watched
 
 try:
     import flask
-    from flask.globals import request_ctx
+    from flask import globals as flask_globals
 except ImportError as error:
     raise missing("flask", error) from error
 
 from .. import wsgi
-from ..core.live import described
+from ..core.live import described, is_async_view
 from ..core.response import StreamingResponse
 from ..core.steps import StepAside
+from ..engines.ending import forget
+from ..engines.line import line_of
+from ..engines.pool import pool
 from ..errors import ProducerError
 from ..options import Options
+from ..types import Environ, StartResponse, WSGIApp
 
 __all__ = ["StreamKit", "live", "respond"]
 
@@ -45,9 +55,18 @@ _LOG = logging.getLogger("streamkit.wsgi")
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-# How long the server's thread waits, after its client has left, for a producer that still holds the
-# request's contexts; a plain generator would hold the thread as long as it likes.
-LAST_SECONDS = 30.0
+# Where a request's own context stands in its environ.
+CONTEXT = "streamkit.flask.context"
+
+# Flask's test client in a `with` block and its debugger push the contexts again, in the caller's context.
+PRESERVE = "werkzeug.debug.preserve_context"
+
+# How long the server's thread waits, after its client has left, for a producer that has not heard of it
+# yet; then that is left alone, and tears down itself.
+LAST_SECONDS = 1.0
+
+# The same where nobody else could tear down: see `_Kept`.
+LAST_SECONDS_HERE = 30.0
 
 
 class StreamKit:
@@ -71,22 +90,63 @@ class StreamKit:
             if more is not None:
                 chosen = chosen.merged(Options.of(more, {}))
         app.extensions["streamkit"] = chosen
-        inner: Any = app.wsgi_app
-        wrapped: Any = wsgi.StreamingMiddleware(inner, chosen)
+        wrapped: Any = wsgi.StreamingMiddleware(_apart(app.wsgi_app), chosen)
         app.wsgi_app = wrapped  # type: ignore[method-assign]
-        app.response_class = _response_class(app.response_class)
+        app.dispatch_request = _beginning(app.dispatch_request)  # type: ignore[method-assign]
+        responses: Any = app.response_class
+        app.response_class = _streaming(responses)
 
 
-def _response_class(base: type[flask.Response]) -> type[flask.Response]:
-    """The app's own class of responses, which makes one of a description too."""
+def _apart(app: Any) -> WSGIApp:
+    """Serve each request in a context of its own, which can outlive the call of the app."""
 
-    def force_type(cls: Any, response: Any, environ: Any = None) -> Any:
+    def serve(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if PRESERVE in environ:
+            return app(environ, start_response)  # type: ignore[no-any-return]
+        environ[CONTEXT] = context = copy_context()
+        return context.run(app, environ, start_response)
+
+    return serve
+
+
+def _beginning(dispatch: Callable[..., Any]) -> Callable[..., Any]:
+    """Begin what a view returns while its errors are still the view's."""
+
+    def dispatch_request(*arguments: Any) -> Any:
+        answer = dispatch(*arguments)
+        if isinstance(answer, tuple) and answer and isinstance(answer[0], StreamingResponse):
+            return (respond(answer[0]), *answer[1:])
+        return respond(answer) if isinstance(answer, StreamingResponse) else answer
+
+    return dispatch_request
+
+
+class _Streaming:
+    """What the app's own class of responses gets: it can be made of a description."""
+
+    producer: _Producer | None = None  # of the body, where it is one of ours
+
+    @classmethod
+    def force_type(cls, response: Any, environ: Any = None) -> Any:
+        """As Werkzeug's; called for what before_request functions and error handlers return."""
         if isinstance(response, StreamingResponse):
             return respond(response)
-        return super(made, cls).force_type(response, environ)
+        above: Any = super()
+        return above.force_type(response, environ)
 
-    made: Any = type(base.__name__, (base,), {"force_type": classmethod(force_type)})
-    return made  # type: ignore[no-any-return]
+    def get_app_iter(self, environ: Environ) -> Iterable[bytes]:
+        """As Werkzeug's; called when the response leaves the app, so contexts are kept from here on."""
+        above: Any = super()
+        body: Iterable[bytes] = above.get_app_iter(environ)
+        return body if self.producer is None else _Kept(self, self.producer, body, environ)
+
+
+@functools.cache
+def _streaming(base: Any) -> Any:
+    """This class of responses, with ours over it."""
+    if issubclass(base, _Streaming):
+        return base
+    return type(base.__name__, (_Streaming, base), {"__module__": base.__module__})
 
 
 def respond(description: StreamingResponse) -> flask.Response:
@@ -97,99 +157,194 @@ def respond(description: StreamingResponse) -> flask.Response:
     """
     if not isinstance(description, StreamingResponse):
         raise ProducerError(f"wanted a description, as streamkit.stream() makes one, got {description!r}")
+    return _begun(description, flask.request.environ)
+
+
+def _begun(description: StreamingResponse, environ: Environ) -> flask.Response:
     head: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         head[:] = [status, headers]
         return None
 
-    ended = threading.Event()
-    served = _until_the_end(description, ended)
-    body = wsgi.respond(served, flask.request.environ, start_response, _options())
+    served, producer = copy.copy(description), _Producer(awaited=description.kind.is_async)
+    served.resources = (producer, *description.resources)
+    description.begin()  # it would not know of its copy's service
+    watched(served, _session())
+    options: Options | None = flask.current_app.extensions.get("streamkit")
+    body: Any = wsgi.respond(served, environ, start_response, options)
     status, headers = head
-    made = flask.current_app.response_class(_Body(body, ended), status=status, headers=headers)
+    responses: Any = flask.current_app.response_class
+    made = _streaming(responses)(body, status=status, headers=headers)
     made.direct_passthrough = True  # whoever asks for its data would wait for the end
-    return made
-
-
-def _options() -> Options | None:
-    chosen: Options | None = flask.current_app.extensions.get("streamkit")
-    return chosen
-
-
-def _until_the_end(description: StreamingResponse, ended: threading.Event) -> StreamingResponse:
-    """The description, whose producer says when it is over."""
-    served = copy.copy(description)
-    served.resources = (_Told(ended), *description.resources)
-    return served
-
-
-class _Told:
-    """Entered by a producer, so that its end is known whatever way it takes."""
-
-    def __init__(self, ended: threading.Event) -> None:
-        self._ended = ended
-        ended.set()  # until it is entered: for HEAD, say, the producer never runs
-
-    def __enter__(self) -> None:
-        self._ended.clear()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._ended.set()
-
-
-class _Body:
-    """The body, for whose length the request's contexts stay pushed on the server's thread."""
-
-    def __init__(self, body: Iterable[bytes], ended: threading.Event) -> None:
-        self._body, self._ended = body, ended
-        self._iterator = iter(body)
-        proxy: Any = request_ctx
-        self._context: Any = proxy._get_current_object()
-        self._context.push()  # popped by Flask when the view's response leaves, instead of the first
-        self._thread = threading.get_ident()
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._iterator)
-
-    def close(self) -> None:
-        """The body is over: close it, then the contexts, when the producer needs them no more."""
-        context, self._context = self._context, None
-        if context is None:
-            return
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        finally:
-            self._ended.wait(LAST_SECONDS)
-            self._pop(context)
-
-    def _pop(self, context: Any) -> None:
-        if self._thread != threading.get_ident():
-            _LOG.error("a response was closed by another thread than its server's: its contexts stay pushed")
-            return
-        try:
-            context.pop()
-        except Exception:
-            _LOG.exception("a teardown function failed, or the server has left the request's own context")
+    made.producer = producer
+    return made  # type: ignore[no-any-return]
 
 
 def live(view: View) -> View:
     """A view that is called as `view(stream, **url_values)` and streams from its first write on.
 
     Until then it is an ordinary view: it may raise, `abort`, set cookies, or return a response.
-    Returning without `close()` closes.
+    Returning without `close()` closes. HEAD runs it up to its first write, for only the view knows
+    its head. Raises `ProducerError`.
     """
+    is_async_view(view)
 
     @functools.wraps(view)
-    def serve(**values: Any) -> Any:
+    def serve(*instance: Any, **values: Any) -> Any:
+        environ = flask.request.environ
+        if flask.request.method == "HEAD":
+            environ = {**environ, "REQUEST_METHOD": "GET"}
         try:
-            return respond(described(view, (), values))
+            return _begun(described(view, instance, values), environ)
         except StepAside as aside:
+            forget(aside)
             return aside.response
 
     return serve  # type: ignore[return-value]
+
+
+# ---------------------------------------------------------------- until the end
+
+
+def _request_context() -> Any:
+    """The innermost context of the request: Flask 3.2 has one where earlier versions have two."""
+    proxy: Any = vars(flask_globals).get("request_ctx", flask_globals.app_ctx)
+    return proxy._get_current_object()
+
+
+def _session() -> Any:
+    """The session, looked at in silence: its own property notes an access, and adds `Vary: Cookie`."""
+    context = _request_context()
+    return context._session if hasattr(context, "_session") else context.session
+
+
+class _Producer:
+    """A description's producer, seen from outside: whether it still needs the contexts, and its error.
+
+    It stands among the resources of the description that is served, so it is told of every end.
+    """
+
+    def __init__(self, *, awaited: bool) -> None:
+        self._awaited = awaited
+        self._turn = threading.Lock()
+        self._over = threading.Event()
+        self._over.set()  # until it is entered: for HEAD, say, the producer never runs
+        self._error: BaseException | None = None
+        self._last: Callable[[BaseException | None], object] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self._over.is_set()
+
+    def __enter__(self) -> None:
+        self._over.clear()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._turn:
+            self._over.set()
+            last = self._last
+            if last is None:
+                self._error = error
+        if last is None:
+            return
+        if self._awaited:
+            pool.submit(functools.partial(last, error))  # its loop has others to serve
+        else:
+            last(error)
+
+    def after(self, last: Callable[[BaseException | None], object], seconds: float, *, here: bool) -> None:
+        """Call `last(error)` once the producer has ended, or by the producer if it takes longer.
+
+        With `here` it is called on this thread in any case.
+        """
+        self._over.wait(seconds)
+        with self._turn:
+            if not here and not self._over.is_set():
+                self._last = last
+                return
+            error, self._error = self._error, None  # its frames hold us
+        last(error)
+
+
+class _Kept:
+    """A body on its way to the server, for whose length the request is not torn down.
+
+    The contexts were pushed in the context of the request; only there can they be popped. Where
+    `StreamKit` has made one for this request alone, any thread can do so, and nothing is left on the
+    server's, whatever happens. Elsewhere that is the context of the server's thread: there the
+    contexts stay pushed until `close()`, which has to be called on the same thread.
+    """
+
+    _response: Any = None
+
+    def __init__(self, response: Any, producer: _Producer, body: Iterable[bytes], environ: Environ) -> None:
+        apart: Context | None = environ.get(CONTEXT)
+        self._run: Callable[..., Any] = _call if apart is None else apart.run
+        self._thread = threading.get_ident() if apart is None else None
+        self._iterator = iter(body)
+        self._producer = producer
+        # Werkzeug's debugger swallows an error that comes after the head, and ends the body as a whole one.
+        self._line = line_of(environ) if PRESERVE in environ else None
+        self._context = _request_context()
+        self._context.push()  # popped by Flask when the response has left, in place of the first
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            chunk: bytes = self._run(next, self._iterator)
+        except BaseException as ending:
+            if self._producer.is_over:  # so whoever has had the last byte finds all torn down
+                self.close()
+            if self._line is not None and not isinstance(ending, StopIteration):
+                self._line.cut()
+            raise
+        return chunk
+
+    def close(self) -> None:
+        """The body is over: close it, then the contexts, when the producer needs them no more."""
+        response, self._response = self._response, None
+        if response is None:
+            return
+        here = self._thread is not None
+        try:
+            self._run(response.close)
+        except Exception:  # a whole body is not to be spoilt by it
+            _LOG.exception("a call_on_close function failed at the end of a stream")
+        finally:
+            seconds = LAST_SECONDS_HERE if here else LAST_SECONDS
+            self._producer.after(self._tear_down, seconds, here=here)
+
+    def _tear_down(self, error: BaseException | None) -> None:
+        if self._thread not in (None, threading.get_ident()):
+            _LOG.error(
+                "a body was closed by another thread than its server's, so its request cannot be torn down: "
+                "use StreamKit(app)"
+            )
+            return
+        try:
+            self._run(self._context.pop, error)
+        except Exception:
+            _LOG.exception("a teardown function failed at the end of a stream")
+
+    def __del__(self) -> None:
+        if self._response is None:
+            return
+        # The server has dropped it without a word.
+        if self._thread == threading.get_ident():
+            self.close()
+        else:
+            with contextlib.suppress(RuntimeError):  # at the interpreter's end there are no new threads
+                pool.submit(self.close)
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)

@@ -6,8 +6,8 @@
         await stream.write("tick\\n")
 
 A description may also be returned as it is from a Starlette endpoint: it is an ASGI application.
-`respond` begins it inside the endpoint, so that an error before the first write is the endpoint's,
-and exception handlers see it.
+FastAPI wants `respond(description)`. Either way what is raised before the first write is the
+endpoint's, and exception handlers see it.
 
 Rule: middleware sees an ordinary response, whose body comes piece by piece.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from ._missing import missing
@@ -27,96 +27,175 @@ try:
 except ImportError as error:
     raise missing("starlette", error) from error
 
-from ..core.live import described
+from ..core.live import described, is_async_view
+from ..core.producers import kind_of
 from ..core.response import StreamingResponse
 from ..core.steps import StepAside
 from ..errors import ProducerError
+from ..sse import event_stream
 from ..types import Receive, Scope, Send
-from ._asgi import Begun
+from ._asgi import CLIENT_LEFT, Begun, LastOfProducer, encoded, own, shared
+from ._session import watched
 
 __all__ = ["EventStreamResponse", "live", "respond"]
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-class BegunResponse(Response):
-    """A response whose body is still being made."""
+class _Streaming(Response):
+    """A response whose body is made by a producer; its head may be changed as that of any other."""
 
-    def __init__(self, begun: Begun) -> None:
-        self._begun = begun
+    def __init__(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        self.status_code = status
+        self.raw_headers = encoded(headers)
         self.background = None
-        self.status_code = begun.status
-        self.init_headers({})
-        self.raw_headers = [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in begun.headers]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await self._begun.send_body(send)
+        await self._stream(scope, receive, send)
         if self.background is not None:
             await self.background()
 
-
-class EventStreamResponse(Response):
-    """`response_class=EventStreamResponse`: OpenAPI then says `text/event-stream`."""
-
-    media_type = "text/event-stream"
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotImplementedError
 
 
-class _Deferred(Response):
+class _Begun(_Streaming):
+    """A response whose body is being made already."""
+
+    def __init__(self, begun: Begun, last: LastOfProducer) -> None:
+        super().__init__(begun.status, begun.headers)
+        self._begun, self._last = begun, last
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await send(start)
+            await self._begun.send_body(send)
+        finally:
+            await self._last.wait()
+
+    def __del__(self) -> None:
+        self._begun.abandon()  # something else was sent in its place
+
+
+class _Deferred(_Streaming):
     """A description that is begun when the response is sent: where there is no request at hand."""
 
     def __init__(self, description: StreamingResponse) -> None:
+        super().__init__(description.status, description.headers)
         self._description = description
-        self.background = None
-        self.status_code = description.status
-        self.init_headers({})
-        self.raw_headers = [
-            (n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in description.headers
-        ]
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        served = self._description
+        served.status = self.status_code
+        served.describe_head([(n.decode("latin-1"), v.decode("latin-1")) for n, v in self.raw_headers])
+        if "session" in scope:
+            watched(served, scope["session"])
+        last = LastOfProducer(served)
+        try:
+            await served(scope, receive, send)
+        finally:
+            await last.wait()
+
+
+class EventStreamResponse(Response):
+    """`response_class=EventStreamResponse`: OpenAPI then says `text/event-stream`.
+
+    FastAPI makes it of what an endpoint yields: then each item is one event, as in
+    `streamkit.event_stream(generator)`. Text is a body that is there already. Raises `ProducerError`.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        content: Any = None,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+        background: Any = None,
+    ) -> None:
+        is_whole = content is None or isinstance(content, (str, bytes, memoryview))
+        if not is_whole and (isinstance(content, Mapping) or not kind_of(content).is_iterable):
+            raise ProducerError(
+                f"wanted a generator, or text, for an event stream, got {type(content).__name__}: "
+                "an endpoint that has a description returns respond(description)"
+            )
+        super().__init__(content if is_whole else None, status_code, headers, media_type, background)
+        self._items = None if is_whole else content
+        if not is_whole:
+            del self.headers["content-length"], self.headers["content-type"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._description(scope, receive, send)
-        if self.background is not None:
-            await self.background()
+        if self._items is None:
+            await super().__call__(scope, receive, send)
+            return
+        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in self.raw_headers]
+        response = respond(event_stream(self._items, status=self.status_code, headers=headers))
+        response.background = self.background
+        await response(scope, receive, send)
 
 
 def respond(description: StreamingResponse) -> Response:
     """A description as a response of Starlette's, for endpoints that must return one (FastAPI)."""
-    if not isinstance(description, StreamingResponse):
-        raise ProducerError(f"wanted a description, as streamkit.stream() makes one, got {description!r}")
-    return _Deferred(description)
+    return _Deferred(own(description))
 
 
 def live(view: View) -> View:
     """An endpoint that is called as `view(request, stream, **values)` and streams from its first write on.
 
     Until then it is an ordinary endpoint: it may raise `HTTPException`, or return a response.
-    Synchronous endpoints run on a pooled thread. In FastAPI the other parameters are its own:
-    dependencies, path and query parameters.
+    Synchronous endpoints run on a pooled thread. HEAD runs the endpoint up to its first write, for
+    only the endpoint knows its head. In FastAPI the other parameters are its own: dependencies,
+    path and query parameters. Raises `ProducerError`.
     """
+    is_async_view(view)
+    signature = inspect.signature(view)
+    if len(signature.parameters) < 2:
+        raise ProducerError(f"a live endpoint takes (request, stream, ...), but {view!r} takes {signature}")
+    name_of_request = next(iter(signature.parameters))
 
     @functools.wraps(view)
-    async def serve(request: Request, **values: Any) -> Any:
-        begun = Begun(described(view, (request,), values), None)
+    async def serve(*before: Any, **values: Any) -> Any:
+        before = before or (values.pop(name_of_request),)  # a method has its instance before the request
+        request = before[-1]
+        description = described(view, before, values)
+        if "session" in request.scope:
+            watched(description, request.scope["session"])
+        # The endpoint may read the request's body while its stream watches for a leave.
+        request._receive, leave = shared(request.receive)
+        last = LastOfProducer(description)
+        begun = Begun(description, None)
         try:
-            await begun.begin(request.scope, request.receive)
+            has_head = await begun.begin(request.scope, leave, runs_for_head=True)
         except StepAside as aside:
             return aside.response
-        return BegunResponse(begun)
+        if has_head:
+            return _Begun(begun, last)
+        await last.wait()
+        return Response(status_code=CLIENT_LEFT)
 
-    serve.__signature__ = _without_stream(view)  # type: ignore[attr-defined]
+    serve.__signature__ = _without_stream(view, signature)  # type: ignore[attr-defined]
     return serve  # type: ignore[return-value]
 
 
-def _without_stream(view: Callable[..., Any]) -> inspect.Signature:
+def _without_stream(view: Callable[..., Any], signature: inspect.Signature) -> inspect.Signature:
     """What FastAPI is to see: the request, and all but the stream, which is ours to give."""
-    signature = inspect.signature(view, eval_str=True)
-    names = list(signature.parameters)
-    if len(names) < 2:
-        raise ProducerError(f"a live endpoint takes (request, stream, ...), but {view!r} takes {signature}")
-    parameters = [
-        parameter.replace(annotation=Request) if name == names[0] else parameter
-        for name, parameter in signature.parameters.items()
-        if name != names[1]
-    ]
-    return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+    request, _, *others = signature.parameters.values()
+    names = getattr(inspect.unwrap(view), "__globals__", {})
+    return inspect.Signature(
+        [
+            request.replace(annotation=Request),
+            *(other.replace(annotation=_evaluated(other.annotation, names)) for other in others),
+        ]
+    )
+
+
+def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+    """The annotation itself, where it stands in quotes, or all do in its module."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, names)
+    except Exception:
+        return annotation  # known to type checkers only; whoever needs it says so

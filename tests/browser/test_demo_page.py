@@ -5,12 +5,16 @@ Rule: each test looks at what a person would see; how the bytes came is `test_de
 
 from __future__ import annotations
 
+import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+from servers import launch
 from servers.launch import running
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -58,6 +62,10 @@ def browser(
         yield driver
 
 
+def command(more: list[str], port: int) -> list[str]:
+    return [sys.executable, "-m", "streamkit", "demo", f"--port={port}", *more]
+
+
 @pytest.fixture(scope="module", params=["ASGI", "WSGI"])
 def page(
     request: pytest.FixtureRequest, browser: WebDriver, tmp_path_factory: pytest.TempPathFactory
@@ -65,10 +73,7 @@ def page(
     more = ["--wsgi"] if request.param == "WSGI" else []
     log = tmp_path_factory.mktemp("demo") / "log"
 
-    def command(port: int) -> list[str]:
-        return [sys.executable, "-m", "streamkit", "demo", f"--port={port}", *more]
-
-    with running(command, log) as (port, _):
+    with running(partial(command, more), log) as (port, _):
         yield Page(browser, f"http://127.0.0.1:{port}/", request.param, log)
         browser.get("about:blank")
 
@@ -79,8 +84,8 @@ class Page:
     def __init__(self, browser: WebDriver, address: str, kind: str, log: Path) -> None:
         self.browser, self.address, self.kind, self.log = browser, address, kind, log
 
-    def open(self) -> None:
-        self.browser.get(self.address)
+    def open(self, path: str = "") -> None:
+        self.browser.get(self.address + path)
 
     def click(self, name: str) -> None:
         self.browser.find_element("id", name).click()
@@ -189,11 +194,100 @@ def test_the_way_to_the_error_page_is_never_lost_to_the_cut_behind_it(page: Page
     assert page.browser.execute_async_script(OPEN_MANY) == 0
 
 
+def drawn(page: Page, *lines: str) -> list[tuple[int, int]]:
+    """From where to where each stroke of these lines goes, in the order of time."""
+    found = " ".join(page.browser.find_element("id", line).get_attribute("d") or "" for line in lines)
+    strokes = re.findall(r"M(-?\d+) \S+L(-?\d+) ", found)
+    return sorted((int(start), int(end)) for start, end in strokes)
+
+
+def number(page: Page, name: str) -> int:
+    return int(page.text(name).replace(",", ""))
+
+
+def wait_for_events(page: Page, more: int) -> None:
+    wanted = number(page, "events") + more
+    page.wait(lambda: number(page, "events") >= wanted, f"{more} more events")
+
+
+def test_the_page_leads_to_the_live_chart(page: Page) -> None:
+    page.open()
+    page.click("live-open")
+    page.wait_for("state", "Live")
+    assert page.text("kind") == page.kind
+
+
+# Notes, at each change of the chart, how many strokes its line has.
+COUNT_STROKES = """
+const line = document.getElementById("line-live");
+window.strokes = [];
+new MutationObserver(() => strokes.push(line.getAttribute("d").split("M").length - 1))
+  .observe(line, { attributes: true });
+"""
+
+
+def test_the_chart_grows_and_moves_with_each_event(page: Page) -> None:
+    page.open("live")
+    page.browser.execute_script(COUNT_STROKES)
+    page.wait(lambda: len(page.browser.execute_script("return strokes")) >= 4, "four changes")
+    strokes = page.browser.execute_script("return strokes")
+    assert strokes == list(range(strokes[0], strokes[0] + len(strokes)))
+    moving = page.browser.find_element("id", "moving")
+    before = moving.get_attribute("transform")
+    page.wait(lambda: moving.get_attribute("transform") != before, "a chart that moves")
+
+
+@pytest.mark.parametrize("button", ["cut", "pause"])
+def test_a_chart_whose_stream_was_ended_resumes_without_a_gap(page: Page, button: str) -> None:
+    page.open("live")
+    wait_for_events(page, 4)
+    page.click(button)
+    if button == "pause":
+        page.wait_for("state", "Paused by you")
+        time.sleep(1)  # what is to be missed must have its time
+        page.click("pause")
+    else:
+        page.wait_for("state", "The connection was cut")
+    page.wait_for("state", "have been replayed")
+    wait_for_events(page, 4)
+    assert number(page, "replayed") >= 3
+    assert number(page, "lost") == 0
+    assert len(drawn(page, "line-replayed")) == number(page, "replayed")
+    assert_has_no_gap(page)
+
+
+def assert_has_no_gap(page: Page) -> None:
+    strokes = drawn(page, "line-live", "line-replayed")
+    assert len(strokes) > 8
+    assert [end for _, end in strokes[:-1]] == [start for start, _ in strokes[1:]]
+
+
+@pytest.mark.parametrize("more", [[], ["--wsgi"]], ids=["ASGI", "WSGI"])
+def test_the_chart_goes_on_without_a_gap_when_the_demo_was_started_again(
+    more: list[str], browser: WebDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    with running(partial(command, more), log) as (port, _):
+        page = Page(browser, f"http://127.0.0.1:{port}/", "", log)
+        page.open("live")
+        wait_for_events(page, 4)
+    page.wait_for("state", "The connection was cut")
+    monkeypatch.setattr(launch, "free_port", lambda: port)
+    with running(partial(command, more), log):
+        page.wait_for("state", "have been replayed")
+        wait_for_events(page, 4)
+        assert number(page, "replayed") >= 3
+        assert number(page, "lost") == 0
+        assert_has_no_gap(page)
+        browser.get("about:blank")
+
+
 @pytest.mark.parametrize("width", [1280, 400])
-def test_nothing_is_wider_than_the_window(page: Page, width: int) -> None:
+@pytest.mark.parametrize("path", ["", "live"])
+def test_nothing_is_wider_than_the_window(page: Page, path: str, width: int) -> None:
     page.browser.set_window_size(width, 1000)
     try:
-        page.open()
+        page.open(path)
         sizes = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
         content, window = page.browser.execute_script(sizes)
         assert content <= window

@@ -1,0 +1,113 @@
+"""What Django keeps for each thread, for producers that run on another than their view.
+
+Rule: what a producer finds is its request's, set in its own copy of the context; what it opens in
+the database is closed on the thread that opened it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from typing import Any
+
+from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, sync_to_async
+from django.db import close_old_connections, connections
+from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
+from django.utils import timezone, translation
+
+from ..core.context import inherited
+from ..engines.pool import pool
+
+
+class Surroundings:
+    """Entered by a producer: the language, time zone and URLs of its request.
+
+    Django keeps them in `asgiref.local.Local`, which from asgiref 3.12 on no other thread inherits.
+    """
+
+    def __init__(self) -> None:
+        self._language = translation.get_language()
+        self._timezone = timezone.get_current_timezone()
+        self._urlconf = get_urlconf()
+        self._prefix = get_script_prefix()
+
+    def __enter__(self) -> None:
+        if self._language is None:
+            translation.deactivate_all()
+        else:
+            translation.activate(self._language)
+        timezone.activate(self._timezone)
+        set_urlconf(self._urlconf)
+        set_script_prefix(self._prefix)
+
+    def __exit__(self, *exc_info: object) -> None:
+        """They were set in the producer's own context, which ends with it."""
+
+
+class Connections:
+    """Entered by a synchronous producer: the database connections that it has opened end with it."""
+
+    def __enter__(self) -> None:
+        """Nothing is opened here: Django connects when it is asked something."""
+
+    def __exit__(self, *exc_info: object) -> None:
+        _close_pooled()
+
+
+def _close_pooled() -> None:
+    """Close the connections of this thread, if it is one of ours; Django closes those of a server's."""
+    if threading.current_thread().name == pool._name:
+        _close_all()
+
+
+def _close_all() -> None:
+    for connection in connections.all(initialized_only=True):
+        connection.close()
+
+
+def then_closed(hook: Callable[..., Any] | None) -> Any:
+    """The hook, which may run after its producer: what it opens in the database ends with it."""
+    if hook is None:
+        return None
+
+    @functools.wraps(hook)
+    def called(*details: Any) -> Any:
+        try:
+            result = hook(*details)
+        finally:
+            _close_pooled()
+        return _awaited(result) if inspect.isawaitable(result) else result
+
+    return called
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    try:
+        return await result
+    finally:
+        # As at the end of a request: the thread may be that of a test, whose transaction is open.
+        await sync_to_async(close_old_connections)()
+
+
+class OwnThread(ThreadSensitiveContext):
+    """Entered by an asynchronous producer: `sync_to_async`, and so the ORM, has a thread of its own.
+
+    The thread of a synchronous view waits for the head, and then is gone; the producer outlives both.
+    """
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        try:
+            if self in SyncToAsync.context_to_thread_executor:  # it was used
+                await sync_to_async(_close_all)()
+        finally:
+            await super().__aexit__(*exc_info)  # type: ignore[no-untyped-call]
+
+
+def apart() -> Context:
+    """A copy of this context without asgiref's ties to the threads of the view."""
+    context = inherited(("thread_sensitive_context",))
+    context.run(setattr, AsyncToSync.executors, "current", None)
+    return context

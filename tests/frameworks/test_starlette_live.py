@@ -1,0 +1,534 @@
+"""Live endpoints in Starlette: an ordinary endpoint until its first write, a stream from there on.
+
+Rule: each test runs with a synchronous and an asynchronous endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from driving import PATIENCE, until
+
+import streamkit
+from streamkit.errors import AlreadyCommitted, ClientDisconnected, ProducerError
+from streamkit.testing import Client
+
+pytest.importorskip("starlette")
+pytest.importorskip("itsdangerous")
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from starlette.routing import Mount, Route
+
+from streamkit.frameworks.starlette import live
+
+from .programs import Program, Wait, view_of
+
+KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
+SESSION = Middleware(SessionMiddleware, secret_key="secret")
+
+
+def app_of(kind: str, program: Program, *, path: str = "/", methods: Any = None, **more: Any) -> Any:
+    """An app whose one endpoint is this program, live."""
+    return Starlette(routes=[Route(path, live(view_of(kind, program)), methods=methods)], **more)
+
+
+async def pass_on(request: Any, call_next: Any) -> Any:
+    response = await call_next(request)
+    response.headers["X-Middleware"] = "1"
+    return response
+
+
+DISPATCHED = Middleware(BaseHTTPMiddleware, dispatch=pass_on)
+GZIP = Middleware(GZipMiddleware)
+
+
+class Ends:
+    """What the hooks of one stream were told."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[str] = []
+        self.errors: list[BaseException] = []
+        self.heard = threading.Event()
+
+    def listen(self, stream: Any) -> None:
+        stream.on_error(lambda stream, error: self.errors.append(error))
+        stream.on_finish(self._finish)
+
+    def _finish(self, stream: Any) -> None:
+        self.outcomes.append(stream.outcome)
+        self.heard.set()
+
+    def come(self) -> list[str]:
+        assert self.heard.wait(PATIENCE), "nobody was told of the end"
+        return self.outcomes
+
+
+def cookies(answer: Any) -> list[str]:
+    return [value.partition("=")[0] for value in answer.headers.getlist("Set-Cookie")]
+
+
+# ---------------------------------------------------------------- the head
+
+
+@KINDS
+@pytest.mark.parametrize("middleware", [[], [DISPATCHED], [DISPATCHED, GZIP, DISPATCHED]])
+def test_a_chunk_arrives_before_the_next_is_made(kind: str, middleware: Any) -> None:
+    arrived = threading.Event()
+
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        stream.headers["Content-Type"] = "text/event-stream"
+        yield "data: " + "a" * 1000 + "\n\n"
+        yield Wait(arrived)
+        yield "data: b\n\n"
+
+    with Client(app_of(kind, program, middleware=middleware)) as client:
+        answer = client.get("/", headers={"Accept-Encoding": "gzip"})
+        assert answer.next_chunk() == b"data: " + b"a" * 1000 + b"\n\n"
+        assert ("X-Middleware" in answer.headers) == bool(middleware)
+        arrived.set()
+        assert answer.next_chunk() == b"data: b\n\n"
+        assert (answer.next_chunk(), answer.complete) == (None, True)
+
+
+@KINDS
+def test_the_head_goes_up_through_the_middleware_at_the_first_write(kind: str) -> None:
+    gone_up = threading.Event()
+
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        stream.status = 201
+        stream.headers["Content-Type"] = "text/event-stream"
+        stream.headers["X-Name"] = "ann"
+        stream.set_cookie("tasted", "1")
+        request.session["seen"] = request.session.get("seen", 0) + 1
+        yield f"data: {request.session['seen']}\n\n"
+        yield Wait(gone_up)
+        yield "data: last\n\n"
+
+    with Client(app_of(kind, program, middleware=[SESSION, DISPATCHED])) as client:
+        answer = client.get("/")
+        assert answer.status == 201
+        assert answer.headers.getlist("Content-Type") == ["text/event-stream"]
+        assert (answer.headers["X-Name"], answer.headers["X-Middleware"]) == ("ann", "1")
+        assert answer.headers["Cache-Control"] == "no-store, no-transform"
+        assert cookies(answer) == ["tasted", "session"]
+        assert answer.next_chunk() == b"data: 1\n\n"
+        gone_up.set()
+        assert answer.read() == b"data: last\n\n"
+        session = answer.headers.getlist("Set-Cookie")[1].partition(";")[0]
+        assert client.get("/", headers={"Cookie": session}).read().startswith(b"data: 2\n\n")
+
+
+@KINDS
+@pytest.mark.parametrize("what", ["status", "header", "cookie", "session", "session pop"])
+def test_after_the_first_write_the_head_is_closed(kind: str, what: str) -> None:
+    def change(request: Any, stream: Any) -> None:
+        if what == "status":
+            stream.status = 404
+        elif what == "header":
+            stream.headers["X-Late"] = "1"
+        elif what == "cookie":
+            stream.set_cookie("late", "1")
+        elif what == "session":
+            request.session["late"] = 1
+        else:
+            request.session.pop("early")
+
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        request.session["early"] = 1
+        yield "a"
+        with pytest.raises(AlreadyCommitted):
+            change(request, stream)
+        assert dict(request.session) == {"early": 1}
+        yield "b"
+
+    with Client(app_of(kind, program, middleware=[SESSION])) as client:
+        answer = client.get("/")
+        assert (answer.read(), cookies(answer)) == (b"ab", ["session"])
+
+
+@KINDS
+def test_a_view_that_says_nothing_has_a_content_type_and_is_completed(kind: str) -> None:
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        yield "<p>"
+
+    with Client(app_of(kind, program)) as client:
+        answer = client.get("/")
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert (answer.read(), answer.complete) == (b"<p>", True)
+
+
+# ---------------------------------------------------------------- until the first write
+
+
+@KINDS
+def test_an_endpoint_that_writes_nothing_may_return_a_response(kind: str) -> None:
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        if request.query_params.get("to"):
+            return RedirectResponse(request.query_params["to"])
+        return JSONResponse({"plain": True}, status_code=418)
+        yield
+
+    with Client(app_of(kind, program, middleware=[DISPATCHED])) as client:
+        answer = client.get("/")
+        assert (answer.status, json.loads(answer.read())) == (418, {"plain": True})
+        assert answer.headers["X-Middleware"] == "1"
+        redirect = client.get("/", query={"to": "/elsewhere"})
+        assert (redirect.status, redirect.headers["Location"]) == (307, "/elsewhere")
+
+
+@KINDS
+@pytest.mark.parametrize("middleware", [[], [DISPATCHED]])
+def test_an_error_before_the_first_write_is_answered_by_its_handler(kind: str, middleware: Any) -> None:
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        stream.headers["X-Of-The-Stream"] = "1"
+        if "key" in request.query_params:
+            raise KeyError("k")
+        raise HTTPException(404, "nothing here")
+        yield
+
+    def handle(request: Any, error: Exception) -> Any:
+        return PlainTextResponse(f"handled {error}", 409)
+
+    app = app_of(kind, program, middleware=middleware, exception_handlers={KeyError: handle})
+    with Client(app) as client:
+        answer = client.get("/")
+        assert (answer.status, answer.read()) == (404, b"nothing here")
+        assert "X-Of-The-Stream" not in answer.headers
+        handled = client.get("/", query="key=1")
+        assert (handled.status, handled.read()) == (409, b"handled 'k'")
+
+
+@KINDS
+def test_an_error_before_the_first_write_has_the_debug_page_and_is_raised(kind: str) -> None:
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        raise ZeroDivisionError("on purpose")
+        yield
+
+    with Client(app_of(kind, program, debug=True)) as client:
+        answer = client.get("/", headers={"Accept": "text/html"})
+        assert answer.status == 500
+        assert b"on purpose" in answer.read()
+        answer.wait_closed()
+        assert isinstance(answer.error, ZeroDivisionError)
+
+
+@KINDS
+def test_a_returned_response_after_the_first_write_is_dropped(kind: str) -> None:
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        yield "a"
+        return PlainTextResponse("b")
+
+    with Client(app_of(kind, program)) as client:
+        assert client.get("/").read() == b"a"
+
+
+# ---------------------------------------------------------------- HEAD, errors, leaves
+
+
+@KINDS
+def test_head_has_the_head_of_get_and_no_body(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    ended = threading.Event()
+
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        if request.query_params:
+            raise HTTPException(404)
+        stream.headers["X-Name"] = "ann"
+        try:
+            while True:
+                yield "a" * 1000
+        finally:
+            ended.set()
+
+    with Client(app_of(kind, program)) as client:
+        answer = client.open("HEAD", "/")
+        assert (answer.status, answer.headers["X-Name"], answer.read()) == (200, "ann", b"")
+        assert ended.wait(PATIENCE), "the endpoint goes on without a reader"
+        assert client.open("HEAD", "/", query="a=1").status == 404
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@KINDS
+@pytest.mark.parametrize("middleware", [[], [DISPATCHED], [GZIP, DISPATCHED]])
+def test_an_error_after_the_first_write_cuts_the_stream_and_is_told_once(
+    kind: str, middleware: Any
+) -> None:
+    ends = Ends()
+
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        ends.listen(stream)
+        stream.headers["Content-Type"] = "text/csv"
+        yield "a"
+        raise ZeroDivisionError("on purpose")
+
+    with Client(streamkit.wrap(app_of(kind, program, middleware=middleware))) as client:
+        answer = client.get("/")
+        assert answer.next_chunk() == b"a"
+        with pytest.raises(ZeroDivisionError):
+            answer.next_chunk()
+        assert not answer.complete
+        assert ends.come() == ["failed"]
+        assert [str(error) for error in ends.errors] == ["on purpose"]
+
+
+@KINDS
+def test_base_http_middleware_does_not_hide_a_late_error_but_ends_the_body_without_a_wrap(kind: str) -> None:
+    """Its own fault: it sends the end of a body that had none. `streamkit.wrap` outside keeps that back."""
+
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        yield "<p>a"
+        raise ZeroDivisionError("on purpose")
+
+    with Client(app_of(kind, program, middleware=[DISPATCHED])) as client:
+        answer = client.get("/")
+        assert b"<noscript>" in answer.read(), "the page says that it is not whole"
+        answer.wait_closed()
+        assert isinstance(answer.error, ZeroDivisionError)
+
+
+@KINDS
+@pytest.mark.parametrize("middleware", [[], [DISPATCHED]])
+def test_an_endpoint_whose_client_leaves_is_ended_and_its_hooks_run_once(
+    kind: str, middleware: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends, ended, never = Ends(), threading.Event(), threading.Event()
+
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        ends.listen(stream)
+        try:
+            yield "data: 1\n\n"
+            while stream.connected:
+                if kind == "sync":
+                    never.wait(0.01)
+                else:
+                    yield Wait(never)
+        finally:
+            ended.set()
+
+    with Client(app_of(kind, program, middleware=middleware)) as client:
+        answer = client.get("/")
+        assert answer.next_chunk() == b"data: 1\n\n"
+        answer.disconnect()
+        assert ended.wait(PATIENCE), "the endpoint goes on without a reader"
+        assert ends.come() == ["disconnected"]
+        answer.wait_closed()
+        never.set()
+    assert ends.outcomes == ["disconnected"]
+    assert all(isinstance(error, ClientDisconnected) for error in ends.errors)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@KINDS
+def test_a_client_that_leaves_before_the_first_write_is_nobodys_error(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, never, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        try:
+            began.set()
+            yield Wait(never)
+            yield "a"
+        finally:
+            ended.set()
+
+    with Client(app_of(kind, program)) as client:
+        answer = client.get("/")
+        assert began.wait(PATIENCE)
+        answer.disconnect()
+        if kind == "sync":
+            never.set()  # nothing else could make it end
+        answer.wait_closed()
+        assert answer.error is None
+        assert ended.is_set()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("seconds", [0.05, PATIENCE])
+def test_a_request_is_over_when_its_producer_is_or_after_a_while(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So whoever closes what a blocked producer uses, a dependency of FastAPI say, can wait for it."""
+    monkeypatch.setattr("streamkit.frameworks._asgi.LAST_SECONDS", seconds)
+    blocked, ended = threading.Event(), threading.Event()
+
+    @live
+    def endpoint(request: Any, stream: Any) -> None:
+        stream.write("a")
+        assert blocked.wait(PATIENCE)
+        ended.set()
+
+    with Client(Starlette(routes=[Route("/", endpoint)])) as client:
+        answer = client.get("/")
+        assert answer.next_chunk() == b"a"
+        answer.disconnect()
+        if seconds == PATIENCE:
+            with pytest.raises(TimeoutError):
+                answer.wait_closed(0.1)
+            blocked.set()
+        answer.wait_closed()
+        assert ended.is_set() == blocked.is_set()
+        blocked.set()
+        assert ended.wait(PATIENCE)
+
+
+@KINDS
+def test_a_response_that_is_replaced_on_its_way_ends_its_producer(kind: str) -> None:
+    ends = Ends()
+
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        ends.listen(stream)
+        yield "a"
+        while stream.connected:
+            yield "b" * 1000
+
+    endpoint = live(view_of(kind, program))
+
+    async def other(request: Any) -> Any:
+        await endpoint(request)
+        return PlainTextResponse("other")
+
+    with Client(Starlette(routes=[Route("/", other)])) as client:
+        assert client.get("/").read() == b"other"
+        assert until(lambda: ends.outcomes), "the producer waits for a reader that never comes"
+        assert ends.outcomes == ["disconnected"]
+
+
+# ---------------------------------------------------------------- how endpoints are written
+
+
+@pytest.mark.parametrize("middleware", [[], [DISPATCHED]])
+@pytest.mark.parametrize("wait", [0.0, 0.1])
+def test_an_endpoint_may_read_the_body_of_its_request(middleware: Any, wait: float) -> None:
+    """Also after the stream has begun to watch for a leave, which comes by the same channel."""
+
+    @live
+    async def echo(request: Any, stream: Any) -> None:
+        await asyncio.sleep(wait)
+        posted = await request.json()
+        await stream.write(posted["first"])
+        await stream.write(str(await request.is_disconnected()))
+
+    app = Starlette(routes=[Route("/", echo, methods=["POST"])], middleware=middleware)
+    with Client(app) as client:
+        answer = client.open("POST", "/", body=b'{"first": "a"}')
+        assert answer.read() == b"aFalse"
+
+
+def test_a_body_that_comes_while_the_response_leaves_is_echoed_piece_by_piece() -> None:
+    @live
+    async def echo(request: Any, stream: Any) -> None:
+        async for piece in request.stream():
+            if piece:
+                await stream.write(piece.upper())
+
+    with Client(Starlette(routes=[Route("/", echo, methods=["POST"])])) as client:
+        assert client.open("POST", "/", body=b"abc").read() == b"ABC"
+
+
+@KINDS
+def test_values_of_the_path_are_in_the_request(kind: str) -> None:
+    """Scenario S10."""
+
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        yield f"{request.path_params['number']} {request.query_params['q']}"
+
+    app = Starlette(routes=[Mount("/in", app=app_of(kind, program, path="/{number:int}"))])
+    with Client(app) as client:
+        assert client.get("/in/7", query="q=x").read() == b"7 x"
+
+
+@KINDS
+def test_an_endpoint_class_can_have_live_methods(kind: str) -> None:
+    if kind == "sync":
+
+        class Ticks(HTTPEndpoint):
+            @live
+            def get(self, request: Any, stream: Any) -> None:
+                stream.write(f"{type(self).__name__} {request.method}")
+    else:
+
+        class Ticks(HTTPEndpoint):  # type: ignore[no-redef]
+            @live
+            async def get(self, request: Any, stream: Any) -> None:
+                await stream.write(f"{type(self).__name__} {request.method}")
+
+    with Client(Starlette(routes=[Route("/", Ticks)])) as client:
+        assert client.get("/").read() == b"Ticks GET"
+
+
+@KINDS
+def test_background_tasks_run_after_the_end(kind: str) -> None:
+    order: list[str] = []
+
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        yield "a"
+        order.append("end")
+
+    endpoint = live(view_of(kind, program))
+
+    async def with_task(request: Any) -> Any:
+        response = await endpoint(request)
+        response.background = BackgroundTask(order.append, "task")
+        response.headers["X-View"] = "1"
+        response.status_code = 202
+        return response
+
+    with Client(Starlette(routes=[Route("/", with_task)])) as client:
+        answer = client.get("/")
+        assert (answer.status, answer.headers["X-View"], answer.read()) == (202, "1", b"a")
+        answer.wait_closed()
+    assert order == ["end", "task"]
+
+
+@KINDS
+def test_the_options_of_wrap_are_those_of_live_endpoints(kind: str) -> None:
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        yield "a"
+        yield "b"
+
+    app = streamkit.wrap(app_of(kind, program, middleware=[DISPATCHED]), {"headers": {"X-Wrap": "1"}})
+    with Client(app) as client:
+        answer = client.get("/")
+        assert answer.headers["X-Wrap"] == "1"
+        assert (answer.read(), answer.complete) == (b"ab", True)
+
+
+def test_wrong_live_endpoints_are_refused_when_they_are_declared() -> None:
+    with pytest.raises(ProducerError, match="request, stream"):
+
+        @live
+        async def too_few(request: Any) -> None: ...
+
+    with pytest.raises(ProducerError, match="generator"):
+
+        @live
+        async def generator(request: Any, stream: Any) -> Any:
+            yield "a"
+
+
+def test_many_live_endpoints_at_once_do_not_wait_for_each_other() -> None:
+    go_on = threading.Event()
+
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        yield "a"
+        yield Wait(go_on)
+        yield "b"
+
+    with Client(app_of("sync", program)) as client:
+        answers = [client.get("/") for _ in range(60)]  # anyio's own threads are forty
+        assert [answer.next_chunk() for answer in answers] == [b"a"] * 60
+        go_on.set()
+        assert [answer.read() for answer in answers] == [b"b"] * 60
