@@ -170,6 +170,8 @@ def _answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
 def _passed_on(stream: RequestStream, body: Any) -> Iterable[bytes]:
     answer, environ = stream.answer, stream.environ
     assert environ is not None
+    if stream.carried is not None and stream.carried._head is None:
+        stream.carried = None  # a description that came to nothing: what was returned instead is the response
     if stream.early is not None:
         return _Joined(stream.early, body)
     if stream._foreign_write is not None:

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextvars import Context
 
 
 class LoopThread:
@@ -37,7 +38,8 @@ class LoopThread:
             if loop is None or thread is None or (thread.ident is not None and not thread.is_alive()):
                 if loop is not None:
                     loop.close()
-                self._loop = loop = asyncio.new_event_loop()
+                # In a context of its own: what a loop is made with, its own handles keep for good.
+                self._loop = loop = Context().run(asyncio.new_event_loop)
                 begun = threading.Thread(target=loop.run_forever, name="streamkit-loop", daemon=True)
                 self._thread = begun
         if begun is not None:

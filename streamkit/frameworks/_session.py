@@ -48,8 +48,11 @@ def _run(producer: Callable[[Any], Any], stream: Any) -> Any:
 
 
 async def _run_async(producer: Callable[[Any], Any], stream: Any) -> Any:
-    _stream.set(stream)
-    return await producer(stream)
+    token = _stream.set(stream)
+    try:
+        return await producer(stream)
+    finally:
+        _stream.reset(token)  # else stream, task and context would hold one another
 
 
 def _check() -> None:
