@@ -296,11 +296,6 @@ class EventStreamResponse(StreamingResponse):
                 f"producer, not a plain {self.kind.value}"
             )
 
-    @property
-    def ends_with_producer(self) -> bool:
-        """Whether the page is told of the end as soon as the producer has come to its own."""
-        return self.end_event and not self.keep_open and not self.loop
-
     def encode_fields(self, data: Any, event: Any, id: Any, retry: Any, *, keeps: bool = True) -> bytes:
         """The bytes of one event, with this stream's defaults for what was left out."""
         if data is None:
@@ -349,9 +344,9 @@ class EventStreamResponse(StreamingResponse):
         if self.kind is Kind.ITERABLE:
             mine.producer = Items(self, self._source, missed, mine.last_event_id)
         elif self.kind is Kind.ASYNC_ITERABLE:
-            if missed is not None or self.end_event:  # else the items are all, see `item_encoder`
+            if missed is not None:  # else the items are all, see `item_encoder`
                 mine.producer = AsyncItems(self, self._source, missed, mine.last_event_id)
-        elif missed is not None or self.end_event:
+        elif missed is not None:
             mine.producer = (async_function if self.kind.is_async else function)(self._source, missed)
         return mine
 

@@ -181,12 +181,7 @@ async def _found(replay: Any, last_event_id: str) -> Any:
 class Described(Protocol):
     """The description, as far as its events go."""
 
-    @property
-    def ends_with_producer(self) -> bool: ...
-
     def encode_item(self, item: Any, *, keeps: bool = True) -> bytes: ...
-
-    def last_words(self, outcome: str) -> bytes: ...
 
 
 def function(producer: Any, replay: Replay | None) -> Any:
@@ -200,10 +195,7 @@ def function(producer: Any, replay: Replay | None) -> Any:
             response.had = had = Had(replay, last)
             for event in had.missed(replay.since(last)):
                 stream.write(response.encode_item(event, keeps=False))
-        result = producer(stream)
-        if response.ends_with_producer and not stream.closed:
-            stream.write(response.last_words("finished"))
-        return result
+        return producer(stream)
 
     return with_replay
 
@@ -219,10 +211,7 @@ def async_function(producer: Any, replay: Replay | None) -> Any:
             response.had = had = Had(replay, last)
             for event in had.missed(await _found(replay, last)):
                 await stream.write(response.encode_item(event, keeps=False))
-        result = await producer(stream)
-        if response.ends_with_producer and not stream.closed:
-            await stream.write(response.last_words("finished"))
-        return result
+        return await producer(stream)
 
     return with_replay
 
@@ -254,8 +243,6 @@ class Items:
                     if _has_id(item) and had.includes(item.id):
                         continue
                 yield response.encode_item(item)
-            if response.ends_with_producer:
-                yield response.last_words("finished")
         finally:
             self.close()
 
@@ -299,8 +286,6 @@ class AsyncItems:
                     if _has_id(item) and had.includes(item.id):
                         continue
                 yield response.encode_item(item)
-            if response.ends_with_producer:
-                yield response.last_words("finished")
         finally:
             await self.aclose()
 

@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..types import Outcome
 from .care import heartbeat_of, look_at_channel
-from .ending import last_words, log_of
+from .ending import last_words, log_of, said_after
 from .line import Line
 from .pool import pool
 from .reading import Reading
@@ -89,13 +89,24 @@ class Channel(Reading):
 
     def _complete(self) -> BodyTooShort | None:
         """End a committed body; the error of one that is too short, which has not ended then."""
+        words = self._last_words()
         with self._mutex:
             if self._state is not State.COMMITTED:
                 return None
             error = self._shortfall()
             if error is None:
+                if words and self._connected:
+                    self._chunks.append(words)  # however much is held: a close never waits
                 self._end_now(None)
         return error
+
+    def _last_words(self) -> bytes:
+        """What the body says of a good end. An error hook that closes has said what it wanted to."""
+        if self.response is None or self._failure is not None or self._limit is not None:
+            return b""
+        if self._body is not Body.STREAM and self._body is not Body.WHOLE:
+            return b""
+        return said_after(self.tail, self.response.last_words("finished"))
 
     def abort(self, reason: object = None) -> None:
         """Cut the response short, so that no client takes it for whole. Idempotent, never waits."""

@@ -126,13 +126,18 @@ def last_words(stream: BaseStream, ending: StreamEnded) -> tuple[bytes, bool]:
         return b"", False
     if media_type_of(stream.content_type) == "text/event-stream" and stream._limit is None:
         said = stream.response.last_words(ending.outcome) if stream.response is not None else b""
-        return said + farewell(ending, random.random(), stream.tail), True
+        return said_after(stream.tail, said) + farewell(ending, random.random(), stream.tail), True
     words, clean = _completion(stream, ending)
     try:
         return (stream._encode(words) if words else b""), clean
     except Exception as fault:  # not to be encoded, or no text at all
         log_error(stream, "a completion failed", fault)
         return b"", clean
+
+
+def said_after(tail: bytes, said: bytes) -> bytes:
+    """The last event, after these bytes: a line that is cut in two must not become part of its name."""
+    return b"\n" + said if said and not tail.endswith((b"\n", b"\r")) else said
 
 
 def is_end_of(stream: BaseStream, error: BaseException | None) -> bool:
@@ -150,7 +155,10 @@ def _completion(stream: BaseStream, error: BaseException) -> tuple[bytes | str |
     try:
         words = completion_for(content_type, stream.options.completion, stream, error)
         said = stream.response.last_words("failed") if stream.response is not None else b""
-        return (stream._encode(words or "") + said if said else words), clean
+        if not said:
+            return words, clean
+        completed = stream._encode(words or "")
+        return completed + said_after(completed or stream.tail, said), clean
     except Exception as fault:
         log_error(stream, "a completion failed", fault)
         return None, clean

@@ -82,12 +82,13 @@ def shutdown(grace: float | None = None) -> bool:
         isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace < math.inf
     ):
         raise InvalidTimeout(grace)
-    if not open_streams():
+    ours = {stream for _, stream in open_streams()}
+    if not ours:
         return True
     if loop_of_this_thread() is not None:
-        _thread.start_new_thread(_end_all, (grace,))
+        _thread.start_new_thread(_end_all, (grace, ours))
         return False
-    return _end_all(grace)
+    return _end_all(grace, ours)
 
 
 async def shutdown_async(grace: float | None = None) -> bool:
@@ -97,12 +98,13 @@ async def shutdown_async(grace: float | None = None) -> bool:
     return await asyncio.get_running_loop().run_in_executor(None, _end_all, grace)
 
 
-def _end_all(grace: float | None) -> bool:
+def _end_all(grace: float | None, ours: set[Any] | None = None) -> bool:
+    """End these streams; None: all, with those that are opened meanwhile, for the process is about to end."""
     began = time.monotonic()
     latest = began
     while True:
         now = time.monotonic()
-        streams = open_streams()
+        streams = [pair for pair in open_streams() if ours is None or pair[1] in ours]
         if not streams:
             return True
         for loop, stream in streams:
