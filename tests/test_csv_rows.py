@@ -100,7 +100,11 @@ def test_the_encoding_is_that_of_the_type_or_the_one_given(served: Downloads, ki
     assert given.header("Content-Type") == "text/csv"
 
 
-@given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1), max_size=5))
+# The csv module of CPython 3.10 cannot write a NUL.
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@given(st.lists(st.lists(TEXT, min_size=1), max_size=5))
 def test_any_rows_are_as_the_csv_module_writes_them(rows: Any):
     assert b"".join(csv_rows(rows, "a.csv").producer) == plainly(rows)
 
