@@ -48,7 +48,8 @@ def plain() -> str:
 @app.get("/stats")
 def stats() -> dict[str, int]:
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not `ru_maxrss`, which knows the parent's too.
+    peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
     return {**counts, "resident": resident, "peak": peak}
 
 
