@@ -6,6 +6,7 @@ the database is closed on the thread that opened it.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import threading
@@ -54,10 +55,10 @@ class Connections:
         """Nothing is opened here: Django connects when it is asked something."""
 
     def __exit__(self, *exc_info: object) -> None:
-        _close_pooled()
+        close_pooled()
 
 
-def _close_pooled() -> None:
+def close_pooled() -> None:
     """Close the connections of this thread, if it is one of ours; Django closes those of a server's."""
     if threading.current_thread().name == pool._name:
         _close_all()
@@ -78,7 +79,7 @@ def then_closed(hook: Callable[..., Any] | None) -> Any:
         try:
             result = hook(*details)
         finally:
-            _close_pooled()
+            close_pooled()
         return _awaited(result) if inspect.isawaitable(result) else result
 
     return called
@@ -89,7 +90,7 @@ async def _awaited(result: Awaitable[Any]) -> Any:
         return await result
     finally:
         # As at the end of a request: the thread may be that of a test, whose transaction is open.
-        await sync_to_async(close_old_connections)()
+        await _to_the_end(sync_to_async(close_old_connections)())
 
 
 class OwnThread(ThreadSensitiveContext):
@@ -101,9 +102,19 @@ class OwnThread(ThreadSensitiveContext):
     async def __aexit__(self, *exc_info: Any) -> None:
         try:
             if self in SyncToAsync.context_to_thread_executor:  # it was used
-                await sync_to_async(_close_all)()
+                await _to_the_end(sync_to_async(_close_all)())
         finally:
             await super().__aexit__(*exc_info)  # type: ignore[no-untyped-call]
+
+
+async def _to_the_end(closing: Awaitable[None]) -> None:
+    """Await it, also where a cancellation strikes: that of a leave may follow its `ClientDisconnected`."""
+    task = asyncio.ensure_future(closing)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def apart() -> Context:

@@ -27,19 +27,25 @@ _CHANGES = (
 )
 
 
-def watched(description: StreamingResponse, session: Any) -> None:
-    """Let the producer change this session until it commits. `description` is the caller's own."""
+def watched(description: StreamingResponse, session: Any) -> Any:
+    """Let the producer change this session until it commits; the session to use in its place.
+
+    `description` is the caller's own.
+    """
     base: type = type(session)
     made = _class_for(base)
     try:
         session.__class__ = made
     except TypeError:
-        return  # a plain dict, as older Starlettes have it: it cannot be watched
+        if base is not dict:
+            return session  # an object of a kind that cannot be watched
+        session = made(session)  # as older Starlettes have it
     producer = description.producer
     if description.kind is Kind.FUNCTION:
         description.producer = functools.partial(_run, producer)
     elif description.kind is Kind.COROUTINE_FUNCTION:
         description.producer = functools.partial(_run_async, producer)
+    return session
 
 
 def _run(producer: Callable[[Any], Any], stream: Any) -> Any:

@@ -46,7 +46,7 @@ from ..errors import ClientDisconnected
 from ..options import Options
 from ._asgi import CLIENT_LEFT, Begun, own
 from ._django_responses import IDENTITY, AsyncBody, LaterHere, LaterOnLoop, Streaming
-from ._django_threads import Connections, OwnThread, Surroundings, apart, then_closed
+from ._django_threads import Connections, OwnThread, Surroundings, apart, close_pooled, then_closed
 from ._session import watched
 
 __all__ = ["StreamKitMiddleware", "live", "respond"]
@@ -81,7 +81,10 @@ class StreamKitMiddleware:
     def __call__(self, request: HttpRequest) -> Any:
         if self._is_async:
             return self._call_async(request)
-        return _without_mark(self._get_response(request))
+        try:
+            return _without_mark(self._get_response(request))
+        finally:
+            close_pooled()  # with `engine="thread"` all of Django runs on one of our threads
 
     async def _call_async(self, request: HttpRequest) -> HttpResponseBase:
         response = _without_mark(await self._get_response(request))
@@ -135,9 +138,8 @@ def _cared_for(
     """A copy of the description that minds what Django keeps for each thread; and its options, whole."""
     served = own(description)
     options, served.options = served.options_over(_options(around)), None
-    session = getattr(request, "session", None)
-    if session is not None:
-        watched(served, session)
+    if hasattr(request, "session"):
+        request.session = watched(served, request.session)
     cares: list[Any] = [Surroundings()]
     if not served.kind.is_async:
         cares.append(Connections())
@@ -158,14 +160,20 @@ def respond(request: HttpRequest, description: StreamingResponse) -> HttpRespons
     to have it raised there; when it returns the response as it is, Django has it begin.
     """
     is_asgi = hasattr(request, "scope")
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _is_on_loop():
         begin: Any = async_to_sync(_begun) if is_asgi else _begun_here
         return begin(request, description)
     served = own(description)
     later = LaterOnLoop if is_asgi else LaterHere
     return later(served, functools.partial(_begun if is_asgi else _begun_here, request, served))
+
+
+def _is_on_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def live(view: View) -> View:

@@ -90,7 +90,7 @@ class _Deferred(_Streaming):
         served.status = self.status_code
         served.describe_head([(n.decode("latin-1"), v.decode("latin-1")) for n, v in self.raw_headers])
         if "session" in scope:
-            watched(served, scope["session"])
+            scope["session"] = watched(served, scope["session"])
         last = LastOfProducer(served)
         try:
             await served(scope, receive, send)
@@ -161,7 +161,7 @@ def live(view: View) -> View:
         request = before[-1]
         description = described(view, before, values)
         if "session" in request.scope:
-            watched(description, request.scope["session"])
+            request.scope["session"] = watched(description, request.scope["session"])
         # The endpoint may read the request's body while its stream watches for a leave.
         request._receive, leave = shared(request.receive)
         last = LastOfProducer(description)

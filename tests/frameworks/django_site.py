@@ -1,12 +1,9 @@
-"""A Django site that is made anew for each test, under WSGI or ASGI, and one for real servers.
+"""Django, set up once in a process, with a database that counts; and a site for real servers.
 
-    with Site("asgi") as site:
-        client = site.client(view, middleware=[SESSIONS])      # the view stands at /
-        client.get("/")
+    gunicorn tests.frameworks.django_site:wsgi_app
 
-Rule: Django is set up once in a process, with nothing that a test wants otherwise; each test overrides
-what it is about. The database is a file, so that threads have connections of their own, and `database`
-counts those that are open, by the thread that opened them.
+Rule: nothing is set here that a test wants otherwise. The database is a file, so that threads have
+connections of their own, and `database` counts those that are open, by the thread that opened them.
 """
 
 from __future__ import annotations
@@ -19,8 +16,6 @@ import sys
 import tempfile
 import threading
 import types
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +24,8 @@ from django.conf import settings
 from django.db.backends.sqlite3 import base as sqlite
 
 import streamkit
-from streamkit.testing import Client
 
 OURS = "streamkit.frameworks.django.StreamKitMiddleware"
-SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
-INTERFACES = ["wsgi", "asgi"]
 
 # ---------------------------------------------------------------- a database that counts
 
@@ -115,7 +107,6 @@ from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 from django.core.handlers.wsgi import WSGIHandler  # noqa: E402
 from django.db import connection, models  # noqa: E402
 from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
-from django.test import override_settings  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from streamkit.frameworks.django import respond  # noqa: E402
@@ -146,47 +137,6 @@ def fill(rows: int) -> None:
 def connected() -> int:
     """How many rows there are; the connection of this thread is open afterwards."""
     return Row.objects.count()
-
-
-# ---------------------------------------------------------------- a site for one test
-
-
-class Urls:
-    """What `ROOT_URLCONF` may be besides a module."""
-
-    def __init__(self, patterns: Iterable[Any], **more: Any) -> None:
-        self.urlpatterns = list(patterns)
-        self.__dict__.update(more)
-
-
-class Site:
-    """Sites for one interface; what they override is as before when it is left."""
-
-    def __init__(self, interface: str) -> None:
-        self.interface = interface
-        self._opened = ExitStack()
-
-    def handler(
-        self, view: Any, *, middleware: Iterable[str] = (), first: str | None = OURS, **given: Any
-    ) -> Callable[..., Any]:
-        """Django's own handler for a site with this view, or these patterns."""
-        urls = Urls([path("", view, name="view")] if callable(view) else view)
-        chain = [*([first] if first else ()), *middleware]
-        self._opened.enter_context(override_settings(MIDDLEWARE=chain, ROOT_URLCONF=urls, **given))
-        return ASGIHandler() if self.interface == "asgi" else WSGIHandler()
-
-    def client(self, view: Any, *, wrapped: Any = None, **given: Any) -> Client:
-        """An open client of such a site, which `wrapped` has `streamkit.wrap`ped with these options."""
-        app = self.handler(view, **given)
-        if wrapped is not None:
-            app = streamkit.wrap(app, wrapped)
-        return self._opened.enter_context(Client(app, timeout=20.0))
-
-    def __enter__(self) -> Site:
-        return self
-
-    def __exit__(self, *exc_info: Any) -> None:
-        self._opened.__exit__(*exc_info)
 
 
 # ---------------------------------------------------------------- the site for real servers

@@ -156,3 +156,29 @@ async def _iterated_async(program: Any) -> AsyncIterator[Any]:
                 yield item
     finally:
         program.close()
+
+
+class Ends:
+    """What the hooks of one stream were told."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[str] = []
+        self.errors: list[BaseException] = []
+        self.heard = threading.Event()
+
+    def listen(self, stream: Any) -> None:
+        stream.on_error(lambda stream, error: self.errors.append(error))
+        stream.on_finish(self._finish)
+
+    def _finish(self, stream: Any) -> None:
+        self.outcomes.append(stream.outcome)
+        self.heard.set()
+
+    def come(self) -> list[str]:
+        assert self.heard.wait(PATIENCE), "nobody was told of the end"
+        return self.outcomes
+
+
+def cookies(answer: Any) -> list[str]:
+    """The names of the cookies that an answer sets, in their order."""
+    return [value.strip().partition("=")[0] for value in answer.headers.getlist("Set-Cookie")]

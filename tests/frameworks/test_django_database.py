@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import unittest
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -18,15 +18,16 @@ import streamkit
 
 pytest.importorskip("django")
 from asgiref.sync import sync_to_async
-from django.core.signals import request_finished, request_started
+from django.core.signals import request_finished
 from django.db import connection, connections, transaction
 from django.http import HttpResponse
+from django.test import AsyncClient, TestCase
 from django.test import Client as DjangoClient
-from django.test import TestCase
 
 from streamkit.frameworks.django import live, respond
 
-from .django_site import INTERFACES, Row, Site, connected, database, fill
+from .django_site import Row, connected, database, fill
+from .django_ways import INTERFACES, Site
 from .programs import PRODUCERS, Call, Wait, producer_of, view_of
 
 SHAPES = [*PRODUCERS, "live"]
@@ -318,24 +319,32 @@ def test_a_view_in_a_transaction_and_its_producer_have_connections_of_their_own(
     assert inside == [True, False]
 
 
+def test_with_all_of_django_on_pooled_threads_no_connection_is_left_there() -> None:
+    """`engine="thread"` of `streamkit.wrap`: the server's thread, where Django closes, has opened none."""
+
+    def view(request: Any) -> Any:
+        rows = (f"{count} " for count in [connected(), connected()])
+        return respond(request, streamkit.stream(rows)) if request.GET else HttpResponse(str(connected()))
+
+    with Site("wsgi") as site:
+        client = site.client(view, wrapped={"engine": "thread"})
+        for query, body in ((None, b"3"), ("stream=1", b"3 3 ")):
+            answer = client.get("/", query=query)
+            assert answer.read() == body
+            answer.wait_closed()
+            assert until(lambda: not database.open)
+
+
 # ---------------------------------------------------------------- the request
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
-def test_a_request_is_started_once_and_finished_once_by_an_ordinary_response(interface: str) -> None:
-    started: list[int] = []
-
-    def note(**details: Any) -> None:
-        started.append(1)
-
-    request_started.connect(note)
-    try:
-        with Requests() as requests, Site(interface) as site:
-            client = site.client(lambda request: HttpResponse("a"))
-            assert client.get("/").read() == b"a"
-    finally:
-        request_started.disconnect(note)
-    assert (started, requests.finished) == ([1], 1)
+def test_an_ordinary_request_is_finished_once(interface: str) -> None:
+    with Requests() as requests, Site(interface) as site:
+        answer = site.client(lambda request: HttpResponse("a")).get("/")
+        assert answer.read() == b"a"
+        answer.wait_closed()
+    assert requests.finished == 1
 
 
 def test_an_iterable_is_inside_the_transaction_of_djangos_test_case() -> None:
@@ -359,19 +368,28 @@ def test_an_iterable_is_inside_the_transaction_of_djangos_test_case() -> None:
     assert connected() == 3
 
 
-def test_a_thread_of_a_producer_holds_nothing_while_it_is_idle() -> None:
-    """Pooled threads are kept for the next producer; their connections are not."""
-    threads: list[int] = []
+def test_an_asynchronous_producer_is_inside_the_transaction_of_djangos_test_case() -> None:
+    """Under ASGI with Django's own client: `sync_to_async` leads to the thread of the test."""
 
-    def produce(stream: Any) -> None:
-        threads.append(threading.get_ident())
-        stream.write(str(connected()))
+    class InTransaction(TestCase):
+        databases: ClassVar = {"default"}
 
-    with Site("wsgi") as site:
-        client = site.client(lambda request: respond(request, streamkit.stream(produce)))
-        for _ in range(3):
-            answer = client.get("/")
-            assert answer.read(PATIENCE) == b"3"
-            answer.wait_closed()
-            assert database.open == {}
-    assert len(threads) == 3
+        async def test(self) -> None:
+            await Row.objects.acreate(number=9, name="only here")
+
+            async def rows() -> AsyncIterator[str]:
+                async for row in Row.objects.order_by("-number")[:1]:
+                    yield row.name
+
+            async def view(request: Any) -> Any:
+                return respond(request, streamkit.stream(rows()))
+
+            with Site("asgi") as site:
+                site.handler(view)
+                answer = await AsyncClient().get("/")
+                assert [part async for part in answer] == [b"only here"]
+
+    result = unittest.TestResult()
+    unittest.TestSuite([InTransaction("test")]).run(result)
+    assert (result.errors, result.failures, result.testsRun) == ([], [], 1)
+    assert connected() == 3

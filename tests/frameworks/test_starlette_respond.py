@@ -169,6 +169,7 @@ def test_head_runs_no_producer(way: Way) -> None:
     assert called == [1]
 
 
+@pytest.mark.server  # it needs httpx2, or httpx
 def test_the_test_client_of_starlette_reads_a_stream(way: Way) -> None:
     testclient = pytest.importorskip("starlette.testclient")
 

@@ -63,6 +63,7 @@ def text() -> Iterator[Step]:
 def flood() -> Iterator[Step]:
     for _ in range(MOST):
         yield b"\0" * 65536
+        note("flood", "wrote")
 
 
 STEPS = {f.__name__: f for f in (events, ten, text, flood)}
