@@ -15,7 +15,7 @@ from typing import Any
 from .. import asgi
 from ..core.response import StreamingResponse
 from ..engines.inbox import Inbox
-from ..errors import ProducerError
+from ..errors import ClientDisconnected, ProducerError
 from ..options import Options
 from ..types import Message, Receive, Scope, Send
 
@@ -105,7 +105,10 @@ class Begun:
             await self.end()
             raise
         if not self._start.done():
-            task.result()  # raises what the producer raised
+            try:
+                task.result()  # raises what the producer raised
+            except ClientDisconnected:
+                pass
             return False
         if not self._has_body:
             await self.end()

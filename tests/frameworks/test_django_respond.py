@@ -6,6 +6,7 @@ Rule: a chunk that is awaited before the next is made shows that nothing holds i
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import zoneinfo
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from driving import PATIENCE, until
 
 import streamkit
-from streamkit.errors import AlreadyServed, BodyTooShort, ProducerError
+from streamkit.errors import AlreadyServed, BodyTooShort, ClientDisconnected, ProducerError
 
 pytest.importorskip("django")
 from django.http import Http404, HttpResponse
@@ -150,6 +151,19 @@ def test_an_error_before_the_first_chunk_is_the_views(way: Way) -> None:
     answer = way.client(program, DEBUG=True).get("/")
     assert answer.status == 404
     assert b"nothing" in answer.read()
+
+
+def test_a_client_that_has_left_before_the_first_chunk_is_nobodys_error(
+    way: Way, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The word for it comes from the engine, where the server hands its socket over."""
+
+    def program(stream: Any) -> Iterator[Any]:
+        raise ClientDisconnected
+        yield "a"
+
+    assert way.client(program).get("/").status == 499
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
 def test_a_view_may_catch_what_the_producer_raises_before_its_first_chunk(way: Way) -> None:

@@ -102,7 +102,8 @@ WAITS = (
     "Set `max_duration`, or serve the ASGI side."
 )
 CUTS = (
-    "daphne cuts its connections at once, as a rule before an app can hear of it: the outcome is `disconnected`."
+    "daphne cuts its connections at once, as a rule before an app can hear of it: the outcome is "
+    "`disconnected`."
 )
 
 ROUTER, SOCKET = "uWSGI http, auto-chunked", "uWSGI http-socket"
