@@ -21,7 +21,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -162,6 +161,7 @@ async def _asgi(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         for moment in ("startup", "shutdown"):
             await receive()
+            note("", "running" if moment == "startup" else "shut down")
             await send({"type": f"lifespan.{moment}.complete"})
         return
     name, asked = scope["path"].lstrip("/"), dict(parse_qsl(scope["query_string"].decode()))
@@ -177,4 +177,4 @@ async def _asgi(scope: Any, receive: Any, send: Any) -> None:
 OPTIONS = json.loads(os.environ["STREAMKIT_OPTIONS"])
 wsgi_app = streamkit.wrap(_wsgi, OPTIONS, kind="wsgi")
 asgi_app = streamkit.wrap(_asgi, OPTIONS, kind="asgi")
-note("", "up", sys.argv[0])
+note("", "imported")

@@ -136,7 +136,8 @@ def started(kind: Kind, directory: Path, **options: Any) -> Iterator[Running]:
     environment = ["env", f"STREAMKIT_JOURNAL={journal}", f"STREAMKIT_OPTIONS={json.dumps(options)}"]
     with running(lambda port: [*environment, *kind.on(port)], log) as (port, child):
         server = Running(kind, port, child, log, journal)
-        poll(lambda: len(server.pids("up")) >= kind.workers, bound=PATIENCE, what="the workers")
+        up = "running" if "asgi_app" in kind.command else "imported"  # uvloop forgets earlier signals
+        poll(lambda: len(server.pids(up)) >= kind.workers, bound=PATIENCE, what="the workers")
         yield server
 
 
