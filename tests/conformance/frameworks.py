@@ -29,7 +29,10 @@ ROOT = HERE.parents[1]
 BOUND = 240.0  # seconds for one run, or one download
 
 # What their tests import beside what ours do; in the versions that go with what is installed.
-EXTRAS = ["httpx2[zstd]>=2.0", "opentelemetry-sdk", "dirty-equals", "inline-snapshot", "pyyaml", "trio"]
+EXTRAS = [
+    *("httpx2[zstd]>=2.0", "python-multipart", "itsdangerous", "jinja2", "pyyaml", "trio"),
+    *("opentelemetry-sdk", "dirty-equals", "inline-snapshot"),
+]
 
 # Ours run on asyncio alone: on trio there is no loop for `streamkit.wrap` to find.
 NOT_TRIO = ("-k", "not trio")
