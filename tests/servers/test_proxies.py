@@ -5,16 +5,18 @@ nginx's buffers, gzip and HTTP versions have a file of their own, test_nginx.py.
 
 from __future__ import annotations
 
+import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from .launch import Server, poll
-from .proxies import CHUNKS, KINDS, documented, front, upstream, version_of
+from .launch import Server, end, poll
+from .proxies import CHUNKS, KINDS, RESTARTING, documented, front, upstream, version_of
 from .wire import Connection, Ending, Framing, Head, Reply, fetch
 
 pytestmark = [pytest.mark.server, pytest.mark.system]
@@ -324,3 +326,20 @@ def test_a_heartbeat_keeps_an_idle_event_stream_alive_in_spite_of_nginx_s_read_t
         assert list(beating.chunks()) == []
         assert beating.ending is Ending.COMPLETE
         assert silent.reply().ending is Ending.TRUNCATED, "nginx has no such read timeout"
+
+
+@pytest.mark.parametrize(("lines", "status"), [("nginx", b"HTTP/1.1 502"), (RESTARTING, b"")])
+def test_nginx_answers_nothing_while_the_app_restarts_only_with_the_lines_for_it(
+    system_program: Callable[..., str], tmp_path: Path, lines: str, status: bytes, key: str
+) -> None:
+    program = system_program("nginx")
+    with ExitStack() as stack:
+        server = stack.enter_context(upstream("gunicorn", tmp_path))
+        port = stack.enter_context(front("nginx", program, server, tmp_path, lines=documented(lines)))
+        with Connection(port) as connection:
+            connection.ask("GET", f"/sync-function/steps?key={key}")
+            assert connection.head().status == 200
+        end(server.child)
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as asked:
+            asked.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert asked.recv(12) == status
