@@ -10,7 +10,7 @@ import pytest
 import starlette.applications
 
 import streamkit
-from streamkit import NotAnApplication, Options, OptionsError
+from streamkit import EngineUnavailable, NotAnApplication, Options, OptionsError
 
 
 def wsgi_app(environ: Any, start_response: Any) -> Any: ...
@@ -121,3 +121,16 @@ def test_options_come_in_either_form_with_keywords_over_them(options: Any) -> No
 def test_a_middleware_refuses_what_cannot_be_called(middleware: Any) -> None:
     with pytest.raises(NotAnApplication, match="got None"):
         middleware(None)
+
+
+def test_without_an_asyncio_loop_the_first_request_says_what_is_wanted() -> None:
+    """As on hypercorn's trio worker: nothing of asyncio runs there."""
+    reached = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope)
+
+    request = streamkit.wrap(app)({"type": "http"}, None, None)  # type: ignore[call-overload]
+    with pytest.raises(EngineUnavailable, match="wanted an asyncio event loop"):
+        request.send(None)
+    assert not reached

@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable
 from contextvars import Context
 
+from ..errors import EngineUnavailable
+
 
 class LoopThread:
     """The shared loop; `running()` starts it if need be."""
@@ -110,8 +112,14 @@ class Loops:
         self.is_running: Callable[[], bool] = lambda: False  # whether the noted loop still runs
 
     def note(self) -> None:
-        """Note the running loop."""
-        self.loop = asyncio.get_running_loop()
+        """Note the running loop; `EngineUnavailable` on trio, which has none of asyncio's."""
+        try:
+            self.loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise EngineUnavailable(
+                "wanted an asyncio event loop, and none runs here: under hypercorn's trio worker, use "
+                "`--worker-class asyncio` or `uvloop`"
+            ) from None
         self.is_running = self.loop.is_running
 
     def known(self) -> asyncio.AbstractEventLoop | None:
