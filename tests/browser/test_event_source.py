@@ -27,7 +27,6 @@ from servers.wire import BadFraming, fetch
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
 from selenium.webdriver.remote.webdriver import WebDriver
-from test_demo_page import chromium
 
 pytestmark = [pytest.mark.server, pytest.mark.system]
 
@@ -127,14 +126,6 @@ class Site:
 
     def wait_for_note(self, note: str, bound: float = BOUND) -> None:
         poll(lambda: note in self.notes(), bound=bound, what=f"{note!r} among the notes")
-
-
-@pytest.fixture(scope="module")
-def browser(
-    system_program: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WebDriver]:
-    with chromium(system_program, tmp_path_factory.mktemp("profile")) as driver:
-        yield driver
 
 
 @pytest.fixture(scope="module", params=["gunicorn", "uvicorn-httptools"])
