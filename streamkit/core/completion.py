@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any, TypeAlias
 
-from ..errors import StreamEnded
+from ..errors import OptionsError, StreamEnded
 from ..options import Completion
 from .headers import media_type_of
+from .nonce import check_nonce, nonce_in
 
 Function: TypeAlias = Callable[[Any, BaseException], "bytes | str | None"]
 
@@ -23,26 +24,83 @@ RETRY_MILLISECONDS = 2000  # time enough for a server to come back
 
 _RECORD = '{"error": "the stream failed before its end"}'
 
-# Whatever is open where the error struck is closed first, in this order: an attribute's
-# quotes and its tag, a comment (also one inside a script, which hides its end tag), CDATA of
-# SVG and MathML, then every element whose text the parser does not read as markup.
-_HTML_CLOSERS = (
-    "\"'>-->]]>"
-    "</script></style></textarea></title></xmp></iframe></noembed></noframes></noscript></template></select>"
+# Whatever is open where the error struck is closed first; each part means nothing where it is not needed.
+# "|", the line's end and ">" end a tag's name, an unquoted value and a doctype; inside a quoted value
+# or a script they break what was cut, so that half an address is not fetched and half a script not run.
+# Then the quotes, a comment (also one in a script, which hides its end tag) and CDATA of SVG and MathML.
+_ENDS_OF_TOKENS = "|\n>\"'>-->\n]]>"
+# Elements whose text is not read as markup; then those in which a script does not run.
+_ENDS_OF_ELEMENTS = (
+    "</script></style></textarea></title></xmp></iframe></noembed></noframes></noscript>"
+    "</template></template></template></template></select>"
 )
+# A paragraph leaves SVG and MathML, whose scripts are others. Only a frameset takes the frame, and it
+# takes nothing else.
+_HTML_CLOSERS = f"{_ENDS_OF_TOKENS}{_ENDS_OF_ELEMENTS}<p>"
+
+Nonce: TypeAlias = "str | Callable[[Any], str | None] | None"
 
 
-def html_completion(error_page: str = "/500.html") -> Function:
-    """Close whatever is open and go to the error page; a link and a refresh without scripts."""
-    # In a script only "<" could end the element early; JSON knows an escape for it.
-    in_script = json.dumps(error_page).replace("<", "\\u003c")
-    in_attribute = escape(error_page, quote=True)
-    page = (
-        f"{_HTML_CLOSERS}<script>window.location.replace({in_script})</script>"
-        f'<noscript><meta http-equiv="refresh" content="0; url={in_attribute}">'
-        f'<a href="{in_attribute}">This page could not be completed.</a></noscript></body></html>'
+def html_completion(error_page: str = "/500.html", *, nonce: Nonce = None, script: bool = True) -> Function:
+    """Close whatever is open and go to the error page, by a script; without scripts, by a refresh and a link.
+
+        Options(completion={"text/html": html_completion("/oops.html")})
+
+    `nonce` is for a Content Security Policy that forbids inline scripts: a string, or a function of the
+    stream that returns one, or None for a page without. If it is left out, it is taken from the response's
+    own Content-Security-Policy. Where the policy is set outside the stream, or forbids scripts at all,
+    `script=False` goes by the refresh and the link alone (`<meta http-equiv="refresh">`; WHATWG HTML).
+
+    A refresh waits until the page is loaded, which a page that is cut never is: Chromium then shows the
+    link and goes nowhere. With the option `on_failure="finish"` the page ends cleanly and the refresh works.
+
+    It holds wherever the page was cut, in an attribute, a comment, a script, a table: what was cut is
+    closed so that it is neither run nor fetched under half a name. Three places have no way out:
+    `<plaintext>`, what follows a `</frameset>`, and more than four templates in one another. The script
+    finds the error page from the page's own address, the refresh and the link from its `<base>`.
+    """
+    if not isinstance(error_page, str) or not error_page:
+        raise OptionsError([f"error_page: wanted the address of a page, got {error_page!r}"])
+    if isinstance(nonce, str):
+        check_nonce(nonce)
+    elif nonce is not None and not callable(nonce):
+        raise OptionsError([f"nonce: wanted a string or a function of the stream, got {nonce!r}"])
+    before, after = _page(error_page, script)
+
+    def complete(stream: Any, error: BaseException) -> str:
+        found = _nonce_for(stream, nonce) if script else None
+        return f'{before} nonce="{found}"{after}' if found else before + after
+
+    return complete
+
+
+def _page(error_page: str, script: bool) -> tuple[str, str]:
+    """The completion, cut where the script's nonce belongs."""
+    # Any charset that a page may have holds ASCII.
+    address = escape(error_page, quote=True).encode("ascii", "xmlcharrefreplace").decode("ascii")
+    refresh = (
+        f'<meta http-equiv="refresh" content="0; url={address}">'
+        f'<a href="{address}">This page could not be completed.</a>'
     )
-    return lambda stream, error: page
+    before, end = f'{_HTML_CLOSERS}<frame src="{address}">', "</body></html>"
+    if not script:
+        return before, f"{refresh}{end}"
+    # In a script only "<" could end the element early; JSON knows an escape for it.
+    # An address of one's own, so that a `<base>` does not lead it to another site.
+    found = f"new URL({json.dumps(error_page)}, window.location)".replace("<", "\\u003c")
+    return (
+        f"{before}<script",
+        f">window.location.replace({found})</script><noscript>{refresh}</noscript>{end}",
+    )
+
+
+def _nonce_for(stream: Any, nonce: Nonce) -> str | None:
+    if nonce is None:
+        headers = getattr(stream, "headers", None)
+        policy = headers.get("Content-Security-Policy") if headers is not None else None
+        return nonce_in(policy) if policy else None
+    found = nonce(stream) if callable(nonce) else nonce
+    return None if found is None else check_nonce(found)
 
 
 def _event_stream(stream: Any, error: BaseException) -> str:
