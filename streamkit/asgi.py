@@ -18,9 +18,11 @@ from .core.context import inherited
 from .core.framing import Body, Request, has_body
 from .core.headers import Pairs
 from .core.producers import Kind
+from .core.request import NO_FIELDS, fields_of
 from .core.response import StreamingResponse, carried_out_by
 from .engines import task, thread
 from .engines.clock import loop_clock, thread_clock
+from .engines.coded import CodedSend
 from .engines.ending import (
     ASGI_LOG,
     forget,
@@ -62,6 +64,8 @@ from .errors import (
 )
 from .options import Options
 from .types import ASGIApp, EngineName, Message, Outcome, Receive, Scope, Send
+from .unbuffer.marker import UnmarkedSend, marked
+from .unbuffer.stripping import stripped
 
 __all__ = ["StreamingMiddleware", "respond"]
 
@@ -89,6 +93,7 @@ class StreamingMiddleware:
         if not callable(app):
             raise NotAnApplication(f"wanted an ASGI application, got {app!r}")
         self.app = app
+        self._inner: ASGIApp = self._first
         self.options = Options.of(options, overrides)
         self.loops = Loops()
         if self.options.signals:
@@ -112,12 +117,20 @@ class StreamingMiddleware:
             stream.outer = scope[KEY]
         scope[KEY] = stream
         try:
-            await self.app(scope, stream, stream.send)
+            await self._inner(scope, stream, stream.send)
         except BaseException as error:
             await stream.conclude(error)
         else:
             if stream.phase != OVER or stream.touched:
                 await stream.conclude(None)
+
+    def _first(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self._stripped()(scope, receive, send)
+
+    def _stripped(self) -> ASGIApp:
+        """The app, whose buffering layers are out of the way; by the first request all of them stand."""
+        self._inner = stripped(self.app, self.options.strip, "asgi", owner=self)
+        return self._inner
 
     def _begin_on_loop(self) -> None:
         """The first request on this loop: by now the server's handlers stand, whatever way it was started."""
@@ -128,7 +141,7 @@ class StreamingMiddleware:
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What is no HTTP request goes on untouched; open streams end before the app's shutdown."""
         if scope["type"] != "lifespan":
-            await self.app(scope, receive, send)
+            await self._inner(scope, receive, send)
             return
         if self.options.signals:
             signals.hook_in()
@@ -139,7 +152,7 @@ class StreamingMiddleware:
                 await shutdown_async()
             return message
 
-        await self.app(scope, receive_lifespan, send)
+        await self._inner(scope, receive_lifespan, send)
 
 
 # ---------------------------------------------------------------- descriptions
@@ -186,7 +199,7 @@ class _Exchange:
     """One request whose description is being carried out: its producer, its reader, its leave."""
 
     __slots__ = (
-        "cut_off", "inbox", "last", "producer", "puller", "reader", "receive", "root", "send",
+        "cut_off", "inbox", "last", "marks", "producer", "puller", "reader", "receive", "root", "send",
         "stream", "task",
     )  # fmt: skip
 
@@ -203,6 +216,7 @@ class _Exchange:
         self.task: asyncio.Task[Any] | None = None  # the same
         self.cut_off = False
         self.last = False  # the last message is on its way
+        self.marks = False  # the head bears a mark, which the wrap outside takes off
 
     def _prepare(
         self, response: StreamingResponse, scope: Scope, options: Options | None
@@ -221,11 +235,20 @@ class _Exchange:
         engine = response.engine_for(app_wide=options.engine)
         stream, self.reader = _reader(response, options, request, engine)
         self.stream = stream
+        fields = fields_of(scope, encoding=bool(options.compress))
+        is_fresh = fields is not NO_FIELDS and stream._is_fresh_for(fields)
         if carrier is not None:
             carrier.is_carried_by(stream)
+            if "gzip" in carrier.options.strip:
+                carrier.server_send = UnmarkedSend(carrier.server_send)
+                self.marks = True
         if request.version < (1, 1) and options.http10 == "reject":
             return _answer_505(stream, response, self.send)
-        if request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
+        if (
+            is_fresh
+            or request.method == "HEAD"
+            or (response.kind.is_iterable and not has_body(response.status))
+        ):
             return _head_only(stream, response, self.send)
         try:
             check_room(stream, thread_clock if isinstance(stream, ThreadStream) else loop_clock())
@@ -360,8 +383,11 @@ class _Exchange:
         if stream._body is Body.WHOLE:
             await self._hold(status, pairs)
             return False
+        if stream._coding is not None:
+            self.send = CodedSend(self.send, stream._new_coder())
+        headers = encoded(marked(pairs) if self.marks else pairs)
         try:
-            await self.send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
+            await self.send({"type": "http.response.start", "status": status, "headers": headers})
             if not stream._chunks and not stream._done:
                 await self.send(body_message(b"", more=True))  # some servers wait for a body
         except OSError as error:
@@ -421,7 +447,7 @@ class _Exchange:
     async def _hold(self, status: int, pairs: Pairs) -> None:
         """Hold the body until it is complete; an error until then is a real 500."""
         stream = self.stream
-        spool = Spool(stream.options.http10_limit)
+        spool = Spool(stream.options.http10_limit, stream._coder_if_any())
         try:
             while (chunk := await self.reader.next_chunk_async()) is not None:
                 await spooled(spool, chunk)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from .errors import OptionsError
@@ -72,10 +74,51 @@ def _names(*choices: str) -> Rule:
     return rule
 
 
+def _layers(value: Any) -> tuple[str, ...]:
+    """Kinds of layers, and dotted names of layers' own classes and functions."""
+    names: tuple[str, ...] = _names()(value)
+    for name in names:
+        is_dotted = "." in name and all(part.isidentifier() for part in name.split("."))
+        if name not in ("etag", "gzip", "cache") and not is_dotted:
+            raise ValueError(f"wanted names out of etag, gzip, cache or dotted names, got {_shown(name)}")
+    return names
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"wanted True or False, got {_shown(value)}")
     return value
+
+
+# Content codings, by their registered names, and the packages any of which makes it.
+CODINGS: Mapping[str, tuple[str, ...]] = {
+    "zstd": ("compression.zstd", "backports.zstd", "zstandard"),
+    "br": ("brotli",),
+    "gzip": ("zlib",),
+}
+
+
+def _codings(value: Any) -> bool | tuple[str, ...]:
+    if isinstance(value, bool):
+        return value
+    names = _names(*CODINGS)(value)
+    for name in names:
+        if not _is_there(name):
+            raise ValueError(
+                f"no package that makes {name} is installed: pip install 'streamkit-web[compress]'"
+            )
+    return tuple(dict.fromkeys(names))
+
+
+@lru_cache
+def _is_there(coding: str) -> bool:
+    for package in CODINGS[coding]:
+        try:
+            if find_spec(package) is not None:
+                return True
+        except ModuleNotFoundError:  # not even the package that it would be in
+            continue
+    return False
 
 
 def _hook(value: Any) -> Any:
@@ -142,8 +185,9 @@ RULES: Mapping[str, Rule] = {
     "grace": _number(_SECONDS),
     "signals": _flag,
     "engine": _one_of("auto", "thread", "greenlet", "task"),
-    "strip": _names("etag", "gzip", "cache"),
+    "strip": _layers,
     "chunk_by_default": _flag,
+    "compress": _codings,
     "completion": _completion,
     "on_failure": _one_of("abort", "finish"),
     "on_error": _hook,
@@ -168,6 +212,7 @@ DEFAULTS: Mapping[str, Any] = {
     "engine": "auto",
     "strip": ("etag", "gzip", "cache"),
     "chunk_by_default": False,
+    "compress": False,  # a secret beside what others can write shows in the length: see docs/compression.md
     "completion": {},
     "on_failure": "abort",
     "on_error": None,
@@ -182,9 +227,6 @@ class Options:
     Durations are in seconds and sizes in bytes, both greater than 0. Raises
     `OptionsError` with every fault: unknown names (with the nearest right one)
     and values that do not hold.
-
-    This version carries out every option but `strip` and `chunk_by_default`: those are
-    checked and kept for the features that use them.
     """
 
     __slots__ = ("given", "given_headers", "head", "tick", *RULES)
@@ -208,6 +250,7 @@ class Options:
     engine: EngineName
     strip: tuple[str, ...]
     chunk_by_default: bool
+    compress: bool | tuple[str, ...]
     completion: Mapping[str, Completion]
     on_failure: Literal["abort", "finish"]
     on_error: Callable[[BaseStream, BaseException], object] | None
@@ -330,6 +373,9 @@ def _from_text(name: str, text: str) -> Any:
     if name in ("http10", "engine", "on_failure"):
         return text.lower()
     lowered = text.lower()
+    if name == "compress" and lowered not in ("true", "false"):
+        codings = (coding.strip() for coding in lowered.split(","))
+        return tuple(coding for coding in codings if coding and coding != "none")
     if lowered == "none":
         return None
     if name == "cache_control":

@@ -20,6 +20,7 @@ from .core.commit import State, after
 from .core.context import inherited
 from .core.framing import Body, Request, frame, has_body
 from .core.headers import Pairs, is_streaming, value_of
+from .core.request import NO_FIELDS, fields_of
 from .core.response import StreamingResponse, carried_out_by
 from .engines import thread
 from .engines.bodies import (
@@ -35,6 +36,7 @@ from .engines.bodies import (
     too_many,
 )
 from .engines.clock import thread_clock
+from .engines.coded import CodedRest
 from .engines.ending import (
     WSGI_LOG,
     fail,
@@ -66,6 +68,8 @@ from .errors import (
 from .options import Options
 from .syntax import status_line
 from .types import Environ, StartResponse, WSGIApp
+from .unbuffer.marker import marking, unmarked
+from .unbuffer.stripping import stripped
 
 __all__ = ["StreamingMiddleware", "respond"]
 
@@ -87,6 +91,7 @@ class StreamingMiddleware:
         if not callable(app):
             raise NotAnApplication(f"wanted a WSGI application, got {app!r}")
         self.app = app
+        self._inner: WSGIApp = self._first
         self.options = Options.of(options, overrides)
         self._app_on_worker = self.options.engine == "thread"
         if self.options.signals:
@@ -104,9 +109,9 @@ class StreamingMiddleware:
             stream.outer = environ[KEY]
         environ[KEY] = stream
         if self._app_on_worker:
-            return _carry_app(self.app, stream, environ)
+            return _carry_app(self._inner, stream, environ)
         try:
-            body = self.app(environ, stream.start)
+            body = self._inner(environ, stream.start)
         except BaseException as error:
             return _answer_of(environ, stream, partial(_concluded, stream, error))
         answer = stream.answer
@@ -123,6 +128,14 @@ class StreamingMiddleware:
                 start_response(status, headers, exc_info)
             return body
         return _answer_of(environ, stream, partial(_answered, stream, body))
+
+    def _first(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        return self._stripped()(environ, start_response)
+
+    def _stripped(self) -> WSGIApp:
+        """The app, whose buffering layers are out of the way; by the first request all of them stand."""
+        self._inner = stripped(self.app, self.options.strip, "wsgi", owner=self)
+        return self._inner
 
 
 _new = object.__new__
@@ -172,10 +185,9 @@ def _passed_on(stream: RequestStream, body: Any) -> Iterable[bytes]:
     assert environ is not None
     if stream.carried is not None and stream.carried._head is None:
         stream.carried = None  # a description that came to nothing: what was returned instead is the response
-    if stream.early is not None:
-        return _Joined(stream.early, body)
-    if stream._foreign_write is not None:
-        return body  # type: ignore[no-any-return]
+    if stream.early is not None or stream._foreign_write is not None:
+        rest = body if stream.early is None else _Joined(stream.early, body)
+        return rest if stream._coder is None else CodedRest(rest, stream._coder)
     if stream.carried is not None and answer is not None:
         stream.release((answer[0], _without_strangers(answer, stream.carried, body)))
         return body  # type: ignore[no-any-return]
@@ -194,12 +206,15 @@ def _is_stream(answer: Answer, body: Any, environ: Environ) -> bool:
     wrapper = environ.get("wsgi.file_wrapper")
     if isinstance(wrapper, type) and isinstance(body, wrapper):
         return False  # the server sends files in a way of its own
+    if getattr(body, "streaming", True) is False:
+        return False  # Django's word for a body that is all there
     return not isinstance(body, (list, tuple)) and value_of(headers, "content-length") is None
 
 
 def _without_strangers(answer: Answer, carried: BaseStream, body: Any) -> Pairs:
     """The head of a description, without the ETag and Content-Length that layers have put on it."""
     status, headers, _ = answer
+    headers = unmarked(headers)
     ours = carried._head
     if ours is None or not status.startswith(str(ours[0])) or isinstance(body, (list, tuple)):
         return headers  # a layer has put another response in its place
@@ -273,6 +288,7 @@ def _sent(stream: RequestStream) -> Iterable[bytes]:
         settle(stream, "failed")
         return refuse(stream.start_response, failure, spool)
     if spool is not None and failure is None and stream._head is not None:
+        spool.complete()
         status, pairs = stream._head
         stream.start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
         return HeldBody(spool, stream)
@@ -286,6 +302,8 @@ def _sent(stream: RequestStream) -> Iterable[bytes]:
         raise failure
     if failure is not None:  # the head was all that the client is to get
         log_error(stream, "the application failed after its head", failure)
+    if stream._coder is not None and stream._connected and stream._abort is None:
+        return iter((stream._coder.last(),))  # no list: waitress takes one of one chunk for the whole body
     return []
 
 
@@ -328,12 +346,16 @@ def respond(
     request = Request.of_environ(environ)
     engine = response.engine_for(app_wide=options.engine)
     stream, reader = _reader(response, options, request, engine)
+    fields = fields_of(environ, encoding=bool(options.compress))
+    is_fresh = fields is not NO_FIELDS and stream._is_fresh_for(fields)
     if isinstance(outer, (RequestStream, AppStream)):
         outer.is_carried_by(stream)
+        if "gzip" in outer.options.strip:
+            start_response = marking(start_response, stream)
     if request.version < (1, 1) and options.http10 == "reject":
         discard(stream, response)
         return reject(start_response, request)
-    if request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
+    if is_fresh or request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
         return head_only(stream, response, start_response)
     try:
         check_room(stream, thread_clock)
@@ -418,6 +440,8 @@ def _cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[by
     response = _ForeignResponse(body)
     stream = _ForeignStream(options, request, WSGI_LOG, response, UNBOUNDED)
     stream.request_stream = outer
+    if options.compress:
+        stream._fields = fields_of(environ, encoding=True)
     outer.passing = stream
     outer._pass_hooks_to(stream)
     if outer.answer is not None:
@@ -450,6 +474,7 @@ def _carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterabl
     """Run the application on a pooled worker, so that its stream has a reader of its own."""
     on_worker = AppStream(stream.options, Request.of_environ(environ), WSGI_LOG)
     on_worker.request_stream = stream
+    on_worker._fields = fields_of(environ, encoding=bool(stream.options.compress))
     environ[KEY] = on_worker
     on_worker.start_app(app, environ, copy_context())
     on_worker.wait_head()

@@ -30,8 +30,20 @@ from ..options import Options
 from ..syntax import check_status
 from ..types import Chunk, Outcome
 from .commit import State, after
+from .compression import Coder, chosen, coder_for
+from .conditional import dated, is_fresh, quoted
 from .framing import Body, Request, frame, has_body
-from .headers import Headers, Pairs, charset_of, finished, value_of
+from .headers import (
+    IDENTITY,
+    STREAMING_TYPES,
+    Headers,
+    Pairs,
+    charset_of,
+    finished,
+    media_type_of,
+    value_of,
+)
+from .request import NO_FIELDS, Fields
 
 if TYPE_CHECKING:
     from .response import StreamingResponse
@@ -59,6 +71,9 @@ class BaseStream:
     _head: tuple[int, Pairs] | None = None  # the head as it leaves
     _state: State = State.STARTED
     _body: Body = Body.STREAM
+    _fields: Fields = NO_FIELDS  # what the request says that the head depends on
+    _not_modified: bool = False  # its client has it, so 304 stands for what would have been said
+    _coding: str | None = None  # what the body is compressed with on its way to the server
     _limit: int | None = None  # the declared length in bytes
     _accepted: int = 0  # bytes taken against it
     _charset: str | None = None
@@ -140,6 +155,34 @@ class BaseStream:
             ),
         )
 
+    def _is_stale(self, etag: str | None, last_modified: datetime | None, weak: bool) -> bool:
+        """Set the validators, and the status to 304 where the client's copy is fresh."""
+        self._check_uncommitted("answer a conditional request")
+        headers = self.headers
+        if etag is not None:
+            headers["ETag"] = quoted(etag, weak=weak)
+        if last_modified is not None:
+            headers["Last-Modified"] = dated(last_modified)
+        method, fields = self._asked()
+        if not is_fresh(method, fields, self._status, list(headers)):
+            return True
+        self.status = 304
+        self._not_modified = True
+        return False
+
+    def _is_fresh_for(self, fields: Fields) -> bool:
+        """Note what the request says; whether the described validators then make this a 304."""
+        self._fields = fields
+        if not is_fresh(self.request.method, fields, self._status, self._pairs):
+            return False
+        self._status = 304
+        self._not_modified = True
+        return True
+
+    def _asked(self) -> tuple[str, Fields]:
+        """The request's method, and the fields that the head depends on."""
+        return self.request.method, self._fields
+
     def _check_uncommitted(self, what: str) -> None:
         if self._state is not State.STARTED:
             raise AlreadyCommitted(what)
@@ -174,7 +217,7 @@ class BaseStream:
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes of the body that were handed to the server."""
+        """Bytes of the body that were handed to the server, counted before they are compressed."""
         raise NotImplementedError
 
     @property
@@ -279,16 +322,52 @@ class BaseStream:
         )
         if length is not None and body is Body.STREAM:
             self._limit = length
+        pairs = self._pairs if headers is None else list(headers)
+        default_type = None if self.foreign else DEFAULT_CONTENT_TYPE
+        coding = None
+        if self.options.compress and length is None:  # a declared length is that of the bytes as they are
+            coding = self._choose_coding(pairs, self._status, body, default_type)
         pairs = finished(
-            self._pairs if headers is None else list(headers),
+            pairs,
             self.options,
             self._status,
             body,
             content_length=length,
-            default_type=None if self.foreign else DEFAULT_CONTENT_TYPE,
+            default_type=default_type,
             foreign=self.foreign,
+            coding=coding,
+            not_modified=self._not_modified,
         )
         self._head = (self._status, pairs)
+
+    def _choose_coding(
+        self, pairs: Pairs, status: int, body: Body, default_type: str | None = None
+    ) -> str | None:
+        """What the body is to be compressed with, for its head; see `compression.chosen`."""
+        accept, endless = self._asked()[1].accept_encoding, self._is_endless(pairs)
+        coding = chosen(
+            self.options.compress, pairs, status, accept, endless=endless, default_type=default_type
+        )
+        if coding != IDENTITY and (body is Body.STREAM or body is Body.WHOLE):
+            self._coding = coding
+        return coding
+
+    def _is_endless(self, pairs: Pairs) -> bool:
+        """Whether no end can be expected, also of a type that was set after it was described."""
+        response = self.response
+        if response is not None and (response.endless or response.is_file):
+            return response.endless
+        return media_type_of(value_of(pairs, "content-type") or "") in STREAMING_TYPES
+
+    def _new_coder(self) -> Coder:
+        """What compresses the body, whose head is fixed and says so."""
+        assert self._head is not None
+        assert self._coding is not None
+        return coder_for(self._coding, endless=self._is_endless(self._head[1]))
+
+    def _coder_if_any(self) -> Coder | None:
+        """The same; None for a body that is sent as it is."""
+        return None if self._coding is None else self._new_coder()
 
     def _encode(self, chunk: Chunk) -> bytes:
         """The chunk as bytes of its own; `UnsupportedData` if it is neither text nor bytes."""

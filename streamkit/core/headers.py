@@ -33,6 +33,20 @@ STREAMING_TYPES = frozenset(
     }
 )
 
+IDENTITY = "identity"  # a body as it is, in the words of RFC 9110, section 12.5.3
+
+# What is kept, and asked about before it is used again; as for templates and downloads.
+_REVALIDATED = "private, no-cache, no-transform"
+_VARIES = frozenset({"accept-encoding", "*"})
+
+# "the sender ... SHOULD NOT generate representation metadata other than" those -- RFC 9110, 15.4.5
+_OF_CONTENT = frozenset(
+    {
+        "accept-ranges", "content-disposition", "content-encoding", "content-language", "content-length",
+        "content-range", "content-type",
+    }
+)  # fmt: skip
+
 _MUTATORS = (
     "__delitem__", "__ior__", "__setitem__", "add", "add_header", "clear", "extend", "pop", "popitem",
     "remove", "set", "setdefault", "setlist", "setlistdefault", "update",
@@ -144,20 +158,23 @@ def finished(
     content_length: int | None = None,
     default_type: str | None = "text/plain; charset=utf-8",
     foreign: bool = False,
+    coding: str | None = None,
+    not_modified: bool = False,
 ) -> Pairs:
     """The head of a stream as it leaves: completed, and freed of what only whole bodies have.
 
     `foreign` says that other code made the stream: then an ETag on it is some layer's, not
-    the application's, and is taken off too. Content-Length is ours alone.
+    the application's, and is taken off too. Content-Length is ours alone. `coding` is what was
+    negotiated for the body, `identity` if that was none, and None if there was no choice.
+    `not_modified` says that this 304 stands in place of the response that was described.
     """
     dropped = {"content-length", "etag"} if foreign else {"content-length"}
     if body is Body.NONE:
-        # A Content-Type describes content: on a 204 or 304 it has nothing to describe.
-        without = ("content-length", "content-type") if status in (204, 304) else ("content-length",)
-        bare = [pair for pair in headers if pair[0].lower() not in without]
-        if len(without) == 1 and default_type is not None and value_of(bare, "content-type") is None:
-            bare.append(("Content-Type", default_type))  # PEP 3333's validator wants one even here
-        return bare
+        bare = _bare(headers, status, default_type, foreign)
+        if not_modified and value_of(bare, "cache-control") is None:
+            # "MUST generate ... [what] would have been sent in a 200" -- RFC 9110, section 15.4.5
+            bare.extend(_cache_control_of_validated(options))
+        return bare if coding is None else _varying(bare, coding)
     head: Pairs = []
     present: set[str] = set()
     for pair in headers:
@@ -168,11 +185,58 @@ def finished(
         head.append((pair[0], _cache_control(pair[1])) if lowered == "cache-control" else pair)
     if default_type is not None and "content-type" not in present:
         head.append(("Content-Type", default_type))
+    if ("etag" in present or "last-modified" in present) and not foreign and "cache-control" not in present:
+        head.extend(_cache_control_of_validated(options))
+        present.add("cache-control")
     # The pairs of the options are shared: an open stream holds its head.
     head.extend([pair for lowered, pair in options.head if lowered not in present])
     if content_length is not None:
         head.append(("Content-Length", str(content_length)))
+    if coding is not None:
+        head = _varying(head, coding)
+        if coding != IDENTITY:
+            head.append(("Content-Encoding", coding))
     return head
+
+
+def _bare(headers: Pairs, status: int, default_type: str | None, foreign: bool) -> Pairs:
+    """The head of a response without a body."""
+    without: Iterable[str] = ("content-length",)
+    if status == 204:
+        without = ("content-length", "content-type")  # there is no content for it to describe
+    elif status == 304:
+        without = ("content-length", "content-type") if foreign else _OF_CONTENT
+    bare = [pair for pair in headers if pair[0].lower() not in without]
+    if status not in (204, 304) and default_type is not None and value_of(bare, "content-type") is None:
+        bare.append(("Content-Type", default_type))  # PEP 3333's validator wants one even here
+    return bare
+
+
+def _cache_control_of_validated(options: Options) -> Pairs:
+    """The Cache-Control of what has a validator: with `no-store` nobody would ever ask again."""
+    value = _REVALIDATED if "cache_control" not in options.given else options.cache_control
+    return [] if value is None else [("Cache-Control", value)]
+
+
+def _varying(head: Pairs, coding: str) -> Pairs:
+    """The head with Vary for the coding that was chosen, and with an ETag that holds for all of them."""
+    varied: Pairs = []
+    last_vary: int | None = None
+    known = False
+    for name, value in head:
+        lowered = name.lower()
+        if lowered == "vary":
+            last_vary = len(varied)
+            known = known or not _VARIES.isdisjoint(field.strip().lower() for field in value.split(","))
+        elif lowered == "etag" and coding != IDENTITY and not value.startswith("W/"):
+            value = f"W/{value}"  # the bytes are not those that it was made for
+        varied.append((name, value))
+    if last_vary is not None and not known:
+        name, value = varied[last_vary]
+        varied[last_vary] = (name, f"{value}, Accept-Encoding" if value.strip() else "Accept-Encoding")
+    elif not known:
+        varied.append(("Vary", "Accept-Encoding"))
+    return varied
 
 
 def _cache_control(value: str) -> str:

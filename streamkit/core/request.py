@@ -5,8 +5,43 @@ Rule: nothing is read from the client here; header names are given in lower case
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
+
+
+class Fields(NamedTuple):
+    """What of a request the head of its response may depend on; None where it was not sent."""
+
+    accept_encoding: str | None = None
+    if_none_match: str | None = None
+    if_modified_since: str | None = None
+
+
+NO_FIELDS = Fields()
+_ASGI_NAMES = {name.replace("_", "-").encode(): name for name in Fields._fields}
+
+
+def fields_of(request: Any, *, encoding: bool) -> Fields:
+    """Those of a WSGI environ or an ASGI scope; Accept-Encoding only where it is wanted.
+
+    They outlive the request's own mapping, which holds its stream and must not be held by it.
+    """
+    if "wsgi.version" in request:
+        get = request.get
+        accept = get("HTTP_ACCEPT_ENCODING") if encoding else None
+        known, since = get("HTTP_IF_NONE_MATCH"), get("HTTP_IF_MODIFIED_SINCE")
+        if accept is None and known is None and since is None:
+            return NO_FIELDS
+        return Fields(accept, known, since)
+    found: dict[str, str] | None = None
+    for raw, value in request.get("headers", ()):
+        if raw in _ASGI_NAMES and (encoding or raw != b"accept-encoding"):
+            name, text = _ASGI_NAMES[raw], value.decode("latin-1")
+            if found is None:
+                found = {}
+            # "append ... each subsequent field line value ... separated by a comma" -- RFC 9110, 5.3
+            found[name] = f"{found[name]}, {text}" if name in found else text
+    return NO_FIELDS if found is None else Fields(**found)
 
 
 def header_of(request: Any, name: str) -> str | None:

@@ -11,7 +11,7 @@ adapters have said with `carried_out_by`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, ClassVar, TypeAlias, overload
 
@@ -42,6 +42,7 @@ class StreamingResponse:
     - `engine`: `thread` or `task`, where the choice is not to be left to streamkit.
     - `resources`: context managers entered before the producer runs, left after it has ended.
     - `heartbeat_bytes`: bytes that say nothing in this body, where its media type has none of its own.
+    - `compress`: the option of this name, for this response.
     - `options`: options of this response, over those of the app.
 
     Raises `ProducerError`, `HeaderError` and `OptionsError`, all before anything is sent.
@@ -78,6 +79,7 @@ class StreamingResponse:
         engine: EngineName | None = None,
         resources: Iterable[Resource] = (),
         heartbeat_bytes: bytes | None = None,
+        compress: bool | Sequence[str] | None = None,
         options: Options | Mapping[str, Any] | None = None,
     ) -> None:
         self._served = False
@@ -95,6 +97,9 @@ class StreamingResponse:
         self.heartbeat_bytes = heartbeat_bytes
         self.media_type, self.endless = _nature(self.headers, keep_open or loop)
         self.options = None if options is None else Options.of(options, {})
+        if compress is not None:
+            chosen = compressing(compress)
+            self.options = chosen if self.options is None else self.options.merged(chosen)
         if engine is not None and engine not in _ENGINES:
             raise OptionsError([f"engine: wanted one of {', '.join(_ENGINES)} or None, got {engine!r}"])
         if heartbeat_bytes is not None and (not isinstance(heartbeat_bytes, bytes) or not heartbeat_bytes):
@@ -203,6 +208,14 @@ def _nature(headers: Pairs, kept: bool) -> tuple[str, bool]:
     """The media type without its parameters, and whether no end can be expected."""
     media_type = media_type_of(value_of(headers, "content-type") or "text/plain")
     return media_type, kept or media_type in STREAMING_TYPES
+
+
+def compressing(compress: bool | Sequence[str]) -> Options:
+    """The options that say so; those of `True` are shared, because an open stream holds its options."""
+    return _COMPRESSING if compress is True else Options(compress=compress)
+
+
+_COMPRESSING = Options(compress=True)
 
 
 def _callable_or_none(name: str, value: Any) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from abc import abstractmethod
 from collections.abc import Awaitable, Iterable
+from datetime import datetime
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -53,6 +54,25 @@ class ResponseStream(BaseStream):
     @abstractmethod
     def wait_finished(self, timeout: float | None = None) -> bool:
         """Wait for the end (all was handed over, or never will be); whether it has come."""
+
+    def stale(
+        self, *, etag: str | None = None, last_modified: datetime | None = None, weak: bool = False
+    ) -> bool:
+        """Whether the response has to be made; False if the client has it, and was told so with a 304.
+
+            if not stream.stale(etag=report.version):
+                return
+
+        Sets ETag (`etag` is without its quotes; `weak` says that equal tags mean as good, not the
+        same bytes) and Last-Modified, as far as they are given, and compares what then stands in the
+        headers with If-None-Match, else If-Modified-Since, of a GET or HEAD (RFC 9110, section
+        13.2.2). After False the stream is committed and closed, without a body. Raises `AlreadyCommitted`
+        and `HeaderError`.
+        """
+        if self._is_stale(etag, last_modified, weak):
+            return True
+        self.close()
+        return False
 
     def writeln(self, text: Chunk = "") -> int:
         """Write `text`, and a newline unless it ends with one."""
@@ -164,6 +184,25 @@ class AsyncResponseStream(BaseStream):
     def tell(self) -> int:
         """Bytes written so far."""
         raise NotImplementedError
+
+    def stale(
+        self, *, etag: str | None = None, last_modified: datetime | None = None, weak: bool = False
+    ) -> bool:
+        """Whether the response has to be made; False if the client has it, and was told so with a 304.
+
+            if not stream.stale(etag=report.version):
+                return
+
+        Sets ETag (`etag` is without its quotes; `weak` says that equal tags mean as good, not the
+        same bytes) and Last-Modified, as far as they are given, and compares what then stands in the
+        headers with If-None-Match, else If-Modified-Since, of a GET or HEAD (RFC 9110, section
+        13.2.2). After False the stream is closed without a body; nothing has to be awaited. Raises
+        `AlreadyCommitted` and `HeaderError`.
+        """
+        if self._is_stale(etag, last_modified, weak):
+            return True
+        self.close()
+        return False
 
     def writeln(self, text: Chunk = "") -> Awaitable[int]:
         """Write `text`, and a newline unless it ends with one."""

@@ -9,7 +9,7 @@ look whole when it is not; how its bytes are made is for the other rooms.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from ..core.disposition import content_disposition
@@ -41,6 +41,7 @@ class Wishes(TypedDict, total=False):
     on_error: Callable[..., object] | None
     engine: EngineName | None
     resources: Iterable[Resource]
+    compress: bool | Sequence[str] | None
     options: Options | Mapping[str, Any] | None
 
 

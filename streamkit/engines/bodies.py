@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+from ..core.compression import Coder
 from ..core.framing import Body, Request
 from ..core.response import StreamingResponse
 from ..errors import BufferLimitExceeded, ClientDisconnected, TooManyStreams
@@ -52,7 +53,9 @@ def started(
         reader.leave()
         settle_any(stream, outcome)
         raise
-    return StreamBody(stream, reader)
+    if stream._coding is None:
+        return StreamBody(stream, reader)
+    return CodedBody(stream, reader, stream._new_coder())
 
 
 def _cut(stream: ChannelStream, reader: Reader) -> Iterable[bytes]:
@@ -137,6 +140,24 @@ class StreamBody:
             settle_any(self._stream, outcome_of(self._stream), waits=False)
 
 
+class CodedBody(StreamBody):
+    """The same, compressed."""
+
+    def __init__(self, stream: ChannelStream, reader: Reader, coder: Coder) -> None:
+        super().__init__(stream, reader)
+        self._coder: Coder | None = coder
+
+    def __next__(self) -> bytes:
+        try:
+            chunk = super().__next__()
+        except StopIteration:
+            coder, self._coder = self._coder, None
+            if coder is None or not self._stream.connected:
+                raise
+            return coder.last()
+        return self._coder.chunk(chunk) if chunk and self._coder is not None else chunk
+
+
 class HeldBody:
     """A body that was held, in pieces."""
 
@@ -168,10 +189,11 @@ class HeldBody:
 
 def _whole(stream: ChannelStream, reader: Reader, start_response: StartResponse) -> Iterable[bytes]:
     """Hold the body until it is complete; an error until then is a real 500."""
-    spool = Spool(stream.options.http10_limit)
+    spool = Spool(stream.options.http10_limit, stream._coder_if_any())
     try:
         while (chunk := reader.next_chunk()) is not None:
             spool.write(chunk)
+        spool.complete()
     except BufferLimitExceeded as error:
         stream._failed = True
         stream.refuse(error)

@@ -46,8 +46,9 @@ def abort_transport(send: Send, receive: Receive) -> bool:
     gunicorn's `receive` to one that has its protocol; of any other server the connection stays
     until the server itself gives up.
     """
-    protocol = getattr(getattr(receive, "__self__", None), "protocol", None)
-    for owner in (getattr(send, "__self__", None), protocol):
+    # Frameworks put a function of their own before `send`, and leave `receive` alone.
+    behind = getattr(receive, "__self__", None)
+    for owner in (getattr(send, "__self__", None), getattr(behind, "protocol", None)):
         abort: Callable[[], object] | None = getattr(getattr(owner, "transport", None), "abort", None)
         if abort is not None:
             abort()
@@ -82,8 +83,9 @@ async def too_many(send: Send, error: TooManyStreams) -> None:
 
 async def send_whole(send: Send, status: int, pairs: Pairs, spool: Spool) -> None:
     """Send a body that was held, with its length."""
-    headers = encoded([*pairs, ("Content-Length", str(spool.size))])
     try:
+        spool.complete()
+        headers = encoded([*pairs, ("Content-Length", str(spool.size))])
         await send({"type": "http.response.start", "status": status, "headers": headers})
         for piece in spool.pieces():
             await send(body_message(piece, more=True))

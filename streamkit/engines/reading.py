@@ -22,6 +22,8 @@ from .ending import log_error
 
 Wake: TypeAlias = Callable[[], object]
 
+MOST_APART = 64  # chunks of a reader that is further behind travel together, whatever they are
+
 
 class Carrier(Protocol):
     """Who sends what is read, where that can be interrupted."""
@@ -37,9 +39,9 @@ class Reading(BaseStream):
     # What each chunk touches is in slots: on CPython 3.11 a default on the class makes an
     # attribute several times as slow. So is what each stream sets: else it has a dict.
     __slots__ = (
-        "_body", "_carrier", "_chunks", "_direct", "_done", "_error", "_head", "_high_water", "_home", "_log",
-        "_mutex", "_outcome", "_pairs", "_room", "_state", "_status", "_tail", "_taken_bytes", "_wake",
-        "_watch", "_writers", "options", "request", "response",
+        "_apart", "_body", "_carrier", "_chunks", "_direct", "_done", "_error", "_head", "_high_water",
+        "_home", "_log", "_mutex", "_outcome", "_pairs", "_room", "_state", "_status", "_tail",
+        "_taken_bytes", "_wake", "_watch", "_writers", "options", "request", "response",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +71,7 @@ class Reading(BaseStream):
         self._writers: tuple[Wake, ...] = ()  # wake the writers that wait for room
         self._wake: Wake | None = None  # wakes the reader that is parked
         self._direct = False  # a plain write of bytes needs no further check
+        self._apart = False  # its chunks are long enough each to travel alone
         self._done = False  # no chunk will follow
         self._error: BaseException | None = None  # what the reader has to raise at the end
         self._taken_bytes = 0
@@ -97,10 +100,15 @@ class Reading(BaseStream):
             log_error(self, "the producer failed while its client was leaving", error)
 
     def _take(self) -> bytes:
-        """All that waits, in one piece; the mutex is held."""
+        """All that waits, in one piece, or the first of what is sent apart; the mutex is held."""
         chunks = self._chunks
-        self._chunks = []
-        self._room = self._high_water
+        if self._apart and len(chunks) <= MOST_APART:
+            self._chunks = chunks[1:]
+            chunks = chunks[:1]
+            self._room = min(self._high_water, self._room + len(chunks[0]))
+        else:
+            self._chunks = []
+            self._room = self._high_water
         if self._writers:
             self._wake_writers()
         chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -17,11 +17,13 @@ from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body, Request, frame
 from ..core.headers import STREAMING_TYPES, finished, media_type_of
+from ..core.request import Fields, fields_of
 from ..errors import ClientDisconnected, ProtocolViolation, StreamEnded, TooManyStreams
 from ..options import Options
 from ..types import Message, Receive, Scope, Send
 from .care import heartbeat_of, look_at_relay
 from .clock import loop_clock
+from .coded import CodedSend
 from .ending import ASGI_LOG, outcome_of, settle_async
 from .inbox import Inbox
 from .loop import Loops
@@ -232,7 +234,10 @@ class Relay(LoopWaits):
         self._body = frame(self.request, self._status, endless=endless, http10=http10)
         self._state = after(self._state, "commit")
         self._pairs = pairs
-        pairs = finished(pairs, self.options, self._status, self._body, foreign=True, default_type=None)
+        coding = self._choose_coding(pairs, self._status, self._body) if self.options.compress else None
+        pairs = finished(
+            pairs, self.options, self._status, self._body, foreign=True, default_type=None, coding=coding
+        )
         self._head = (self._status, pairs)
         if self.outer is not None:
             self.outer.is_carried_by(self)
@@ -246,9 +251,8 @@ class Relay(LoopWaits):
             self._drop()
             await too_many(self.server_send, error)
             return
-        if self._body is Body.WHOLE:
-            self.spool = Spool(self.options.http10_limit)
-        else:
+        self._prepare_body()
+        if self.spool is None:
             await self.server_send({**message, "headers": encoded(self._head[1])})
             if self._body is not Body.STREAM:
                 self._drop()
@@ -256,6 +260,20 @@ class Relay(LoopWaits):
             else:
                 self.inbox.watch(self._left)
                 loop_clock().add(self)
+
+    def _prepare_body(self) -> None:
+        """The head is fixed: a body that is held gets its spool, and a compressed one its context."""
+        coder = self._coder_if_any()
+        if self._body is Body.WHOLE:
+            self.spool = Spool(self.options.http10_limit, coder)
+        elif coder is not None:
+            self.server_send = CodedSend(self.server_send, coder)
+
+    def _asked(self) -> tuple[str, Fields]:
+        scope = self.scope
+        if scope is None:
+            return super()._asked()
+        return scope["method"], fields_of(scope, encoding=True)
 
     def _drop(self) -> None:
         """Nobody will read the body: an application that listens for the client hears that it has left."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
 from typing import Any
 
 from ..core.base import BaseStream
@@ -52,7 +53,6 @@ from .messages import body_message, encoded, heard, plain_answer, too_many, unca
 from .pull import TURNS
 from .registry import check_room
 from .relay import CARED, CARRIED, DROPPING, HELD, NEW, ORDER, OVER, OWN, Relay
-from .spool import Spool
 from .task import DONE, keep
 from .twin import Twin
 from .waits import reached
@@ -108,8 +108,7 @@ class ScopeStream(Relay):
         self._fix_head()
         self.phase = OWN
         reached(self, "_when_committed")
-        if self._body is Body.WHOLE:
-            self.spool = Spool(self.options.http10_limit)
+        self._prepare_body()
         if self.outer is not None:
             self.outer.is_carried_by(self)
 
@@ -192,7 +191,21 @@ class ScopeStream(Relay):
         if error is not None:
             raise error
         self._state = after(self._state, "finish")
-        return self._keep(self._finish("finish")) if self.spool is None else DONE
+        return self._keep(self._finish_after_head()) if self.spool is None else DONE
+
+    async def _finish_after_head(self) -> None:
+        if self._heading is not None and not self._heading.done():
+            await asyncio.wait([self._heading])
+        await self._finish("finish")
+
+    def stale(
+        self, *, etag: str | None = None, last_modified: datetime | None = None, weak: bool = False
+    ) -> bool:
+        if self._is_stale(etag, last_modified, weak):
+            return True
+        self.commit()  # now, so that the application sees it committed
+        self.close()
+        return False
 
     async def _close_after_commit(self) -> None:
         await self._commit()

@@ -35,6 +35,7 @@ from .ending import (
     settle_async,
 )
 from .faces import faced
+from .gather import LoopGather
 from .loop import loop_thread
 from .reading import Wake, resolve
 from .thread import may_go_on
@@ -179,6 +180,10 @@ class LoopStream(Channel, LoopWaits):
 
     def _keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return keep(self._loop.create_task(coroutine))
+
+    def gather(self) -> LoopGather:
+        """Where a producer of many small texts leaves them; see `core.gathering`."""
+        return LoopGather(self)
 
     @property
     def sync(self) -> ResponseStream:

@@ -23,6 +23,7 @@ from ..errors import ClientDisconnected, StreamError
 from ..types import Chunk
 from .channel import Channel
 from .ending import fail, log_error, outcome_of, raisable, report, settle
+from .gather import ThreadGather
 from .pool import pool
 from .waits import ThreadWaits, reached
 
@@ -151,6 +152,10 @@ class ThreadStream(Channel, ThreadWaits):
         if error is not None:
             fail(self, error, self._end)
             raise error
+
+    def gather(self) -> ThreadGather:
+        """Where a producer of many small texts leaves them; see `core.gathering`."""
+        return ThreadGather(self)
 
     def _settle_elsewhere(self) -> None:
         pool.submit(lambda: settle(self, outcome_of(self)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from typing import Any, TypeVar
 
 from ..core.base import Hook
@@ -95,6 +96,17 @@ class Twin(ResponseStream):
 
     def set_cookie(self, key: str, value: str = "", **attributes: Any) -> None:
         self._origin.set_cookie(key, value, **attributes)
+
+    def stale(
+        self, *, etag: str | None = None, last_modified: datetime | None = None, weak: bool = False
+    ) -> bool:
+        async def stale() -> bool:
+            if self._origin._is_stale(etag, last_modified, weak):
+                return True
+            await self._origin.close()  # hooks of the commit are for this thread too, and may be awaited
+            return False
+
+        return self._wait_for(stale())
 
     @property
     def content_type(self) -> str:

@@ -18,8 +18,10 @@ from typing import Any
 
 from ..core.base import BaseStream
 from ..core.commit import State, after
+from ..core.compression import Coder, coder_for
 from ..core.framing import Body, Request, frame
 from ..core.headers import finished, is_streaming, value_of
+from ..core.request import Fields, fields_of
 from ..errors import (
     ClientDisconnected,
     EngineUnavailable,
@@ -34,6 +36,7 @@ from ..syntax import status_line
 from ..types import Chunk, Environ, ExcInfo, StartResponse, Write, WSGIHeaders
 from .care import look_at_request
 from .clock import thread_clock
+from .coded import coded_write
 from .ending import fail, outcome_of, settle
 from .line import Line, line_of
 from .registry import check_room
@@ -66,6 +69,7 @@ class RequestStream(ThreadWaits):
     _server_write: Write | None = None
     _server_started: bool = False
     _foreign_write: Write | None = None
+    _coder: Coder | None = None  # compresses what goes through either `write`
     _error: BaseException | None = None
     _sent: int = 0
     _committing: bool = False
@@ -121,8 +125,14 @@ class RequestStream(ThreadWaits):
             return self.release()
         self._prepare()
         body = frame(self.request, int(status[:3]), endless=True, http10=self.options.http10)
-        head = finished(headers, self.options, int(status[:3]), body, foreign=True, default_type=None)
-        return self.release((status, head))
+        code = int(status[:3])
+        coding = self._choose_coding(headers, code, body) if self.options.compress else None
+        head = finished(headers, self.options, code, body, foreign=True, default_type=None, coding=coding)
+        write = self.release((status, head))
+        if self._coding is None:
+            return write
+        self._coder = coder_for(self._coding, endless=True)
+        return None if write is None else coded_write(write, self._coder)
 
     def release(self, head: tuple[str, WSGIHeaders] | None = None) -> Write | None:
         """Hand the application's answer (or `head` in its place) to the server."""
@@ -152,6 +162,12 @@ class RequestStream(ThreadWaits):
             self.plain = False
         if self.environ is not None and self.request is BaseStream.request:
             self.request = Request.of_environ(self.environ)
+
+    def _asked(self) -> tuple[str, Fields]:
+        environ = self.environ
+        if environ is None:
+            return super()._asked()
+        return environ["REQUEST_METHOD"], fields_of(environ, encoding=True)
 
     def _hooks(self, name: Any) -> Any:
         self.plain = False
@@ -190,7 +206,7 @@ class RequestStream(ThreadWaits):
         assert self._head is not None
         status, pairs = self._head
         if self._body is Body.WHOLE:
-            self.spool = Spool(self.options.http10_limit)
+            self.spool = Spool(self.options.http10_limit, self._coder_if_any())
             return
         self._server_write = self._start_server(status_line(status), pairs, None)
         if self._server_write is None:
@@ -198,6 +214,9 @@ class RequestStream(ThreadWaits):
             raise EngineUnavailable(_NO_WRITE)
         if self._body is not Body.STREAM:
             self._server_write(b"")  # the head is all there is: most servers send it with the first chunk
+        if self._coding is not None:
+            self._coder = self._new_coder()
+            self._server_write = coded_write(self._server_write, self._coder)
         self._direct = self._limit is None and self._body is Body.STREAM
         if self.environ is not None:
             self._line = line_of(self.environ)

@@ -34,11 +34,12 @@ def chromium(
 ) -> Callable[..., AbstractContextManager[WebDriver]]:
     """`with chromium() as driver`: a browser without a window, driven by us; it ends with the block.
 
-    `logs` keeps what the page's console says, for `get_log("browser")`; without `scripts` no page runs any.
+    `logs` keeps what the page's console says, for `get_log("browser")`; without `scripts` no page runs any;
+    without `waits` nobody waits until a page is loaded.
     """
 
     @contextmanager
-    def opened(*, logs: bool = False, scripts: bool = True) -> Iterator[WebDriver]:
+    def opened(*, logs: bool = False, scripts: bool = True, waits: bool = True) -> Iterator[WebDriver]:
         webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
         from selenium.webdriver.chrome.service import Service
 
@@ -46,6 +47,8 @@ def chromium(
         options.binary_location = system_program("chromium", "google-chrome")
         for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
             options.add_argument(flag)
+        if not waits:
+            options.page_load_strategy = "none"
         if logs:
             options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         if not scripts:

@@ -1,7 +1,7 @@
 """What `test_event_source` has its browser listen to.
 
     /page?key=a                     a page that listens, and says what it has seen
-    /events?script=steps&key=a      an event stream; `heartbeat=` in seconds, or "none"
+    /events?script=steps&key=a      an event stream; `heartbeat=` in seconds, or "none"; `compress=gzip`
     /seen?key=a&what=1              the page has seen event 1: whoever waits for that goes on
     /notes?key=a                    what has happened under this key, as JSON, in its order
 
@@ -190,6 +190,8 @@ def described(query: str, last_event_id: str | None, *, is_async: bool) -> Any:
     key, script, beat = asked["key"], asked["script"], asked.get("heartbeat", "1")
     notes[key].append(f"asked for, after {last_event_id}")
     options: dict[str, Any] = {"retry": RETRY, "heartbeat": None if beat == "none" else float(beat)}
+    if "compress" in asked:
+        options["compress"] = [asked["compress"]]
     if script == "ledger":
         ledger = AsyncLedger(key) if is_async else Ledger(key)
         return streamkit.event_stream(ledger, replay=ledger, **options)

@@ -161,7 +161,9 @@ def test_the_way_to_the_error_page_is_never_lost_to_the_cut_behind_it(page: Page
 def drawn(page: Page, *lines: str) -> list[tuple[int, int]]:
     """From where to where each stroke of these lines goes, in the order of time."""
     # All in one script: between two of them the chart may have moved on.
-    script = "return arguments[0].map(line => document.getElementById(line).getAttribute('d') || '').join(' ')"
+    script = (
+        "return arguments[0].map(line => document.getElementById(line).getAttribute('d') || '').join(' ')"
+    )
     found = page.browser.execute_script(script, lines)
     strokes = re.findall(r"M(-?\d+) \S+L(-?\d+) ", found)
     return sorted((int(start), int(end)) for start, end in strokes)

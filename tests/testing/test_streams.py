@@ -18,6 +18,9 @@ CHUNK = b"x" * 1000
 HIGH_WATER = 10_000
 
 
+CLIENTS = list(dict.fromkeys(way.client for way in WAYS))
+
+
 @pytest.fixture(params=WAYS, ids=str)
 def way(request: pytest.FixtureRequest) -> Way:
     return request.param  # type: ignore[no-any-return]
@@ -146,7 +149,7 @@ def test_an_endless_stream_of_a_wrapped_application_is_read_as_it_comes(way: Way
     way.play(scene, app)
 
 
-@pytest.mark.parametrize("client", dict.fromkeys(way.client for way in WAYS), ids=lambda client: client.__name__)
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
 def test_what_is_written_to_the_stream_of_a_wsgi_request_arrives_at_once(client: Any) -> None:
     written: list[int] = []
 
@@ -167,7 +170,7 @@ def test_what_is_written_to_the_stream_of_a_wsgi_request_arrives_at_once(client:
     Way("wsgi", client).play(scene, streamkit.wrap(app))
 
 
-@pytest.mark.parametrize("client", dict.fromkeys(way.client for way in WAYS), ids=lambda client: client.__name__)
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
 def test_what_is_written_to_the_stream_of_an_asgi_request_arrives_at_once(client: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         stream = scope["streamkit.stream"]
