@@ -48,7 +48,8 @@ responses: list[StreamingResponse] = [
     streamkit.stream(async_function, headers=[("X-A", "1")], loop=True, on_error=lambda stream, error: None),
     streamkit.stream(iterable(), content_length=1, engine="thread", options={"high_water": 1024}),
     streamkit.stream(async_iterable(), keep_open=True, options=Options(heartbeat=None)),
-    streamkit.stream(["a", b"b"]),
+    streamkit.stream(["a", b"b"], compress=True),
+    streamkit.event_stream(["a"], compress=("gzip",)),
 ]
 
 
@@ -79,3 +80,5 @@ def hooked(stream: ResponseStream) -> None:
         print(stream.bytes_sent)
 
     finished(stream)
+    fresh: bool = not stream.stale(etag="1", last_modified=None, weak=True)
+    print(fresh)
