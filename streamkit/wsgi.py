@@ -49,7 +49,7 @@ from .engines.ending import (
     settle,
 )
 from .engines.faces import faced
-from .engines.line import line_of
+from .engines.line import Line, line_of
 from .engines.pull import UNBOUNDED, Pull
 from .engines.registry import check_room, signals
 from .engines.task import BridgeStream
@@ -362,7 +362,7 @@ def respond(
     except TooManyStreams as error:
         discard(stream, response)
         return too_many(start_response, error)
-    stream._line = line_of(environ)
+    stream._line = _line_of(environ)
     if reader is stream:
         context = inherited(options.excluded_context)
         if isinstance(stream, BridgeStream):
@@ -370,6 +370,13 @@ def respond(
         else:
             thread.start(stream, context)
     return started(stream, reader, start_response, options.commit_after_for(response.media_type))
+
+
+def _line_of(environ: Environ) -> Line | None:
+    """The connection of a stream that is about to begin; no chunk is to wait in its server."""
+    if "eventlet.input" in environ:
+        environ["eventlet.minimum_write_chunk_size"] = 1  # bytes; it gathers 4096 otherwise
+    return line_of(environ)
 
 
 def _reader(
@@ -458,7 +465,7 @@ def _cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[by
     except TooManyStreams as error:
         discard(stream, response)
         return too_many(outer.start_response, error)
-    stream._line = line_of(environ)
+    stream._line = _line_of(environ)
 
     def start_response(status: str, headers: Pairs, exc_info: Any = None) -> Any:
         said = outer.answer[0] if outer.answer is not None else status
@@ -485,7 +492,7 @@ def _carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterabl
             _close_foreign(stream, on_worker.returned[0])
         return _concluded(stream, stream.refused)
     if on_worker.returned is None:
-        on_worker._line = line_of(environ)
+        on_worker._line = _line_of(environ)
         return started(on_worker, on_worker, stream.start_response, None)
     environ[KEY] = stream
     if needs_settling(on_worker) and on_worker.carried is None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 from .layers import Layer, name_of
@@ -143,6 +142,8 @@ def _names_in(code: types.CodeType) -> Iterator[str]:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata  # slow to import, and seldom asked
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -181,7 +181,7 @@ class _Strip:
             named = next((name for name in names_of(layer) if name in self._kinds), None)
             if named is not None:
                 missing -= {*names_of(layer)}
-                known = known if known is not None and not known.passes else Known("named")
+                known = Known("named" if known is None else known.kind)
             elif known is None or known.kind not in self._kinds:
                 continue
             assert known is not None
