@@ -6,7 +6,7 @@
 Rule: the face hands names on and holds no logic.
 """
 
-from . import asgi, errors, sse, wsgi
+from . import asgi, errors, sse, unbuffer, wsgi
 from .core.completion import html_completion
 from .core.headers import Headers
 from .core.response import StreamingResponse, stream
@@ -42,6 +42,7 @@ from .errors import (
 from .middleware import wrap
 from .options import Options
 from .sse import AsyncEventStream, EventStream, ServerSentEvent, event_stream
+from .templates import Templates, chunked
 
 __version__ = "0.1.0"
 
@@ -77,10 +78,12 @@ __all__ = [
     "StreamError",
     "StreamKitError",
     "StreamingResponse",
+    "Templates",
     "TooManyStreams",
     "UnsupportedData",
     "__version__",
     "asgi",
+    "chunked",
     "csv_rows",
     "errors",
     "event_stream",
@@ -91,6 +94,7 @@ __all__ = [
     "shutdown",
     "sse",
     "stream",
+    "unbuffer",
     "wrap",
     "wsgi",
     "zip_files",

@@ -48,7 +48,7 @@ def abort_transport(send: Send, receive: Receive) -> bool:
     """
     # Frameworks put a function of their own before `send`, and leave `receive` alone.
     behind = getattr(receive, "__self__", None)
-    for owner in (getattr(send, "__self__", None), getattr(behind, "protocol", None)):
+    for owner in (getattr(send, "__self__", None), behind, getattr(behind, "protocol", None)):
         abort: Callable[[], object] | None = getattr(getattr(owner, "transport", None), "abort", None)
         if abort is not None:
             abort()

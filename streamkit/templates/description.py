@@ -1,0 +1,387 @@
+"""A response that is rendered from a template.
+
+    templates = streamkit.Templates(environment)
+    return templates.chunked("page.html", layout="layout.html", albums=albums)
+
+Rule: what can be wrong is found here, before anything is sent: templates are loaded, functions and
+nonces checked. What the tags do while the page is rendered stands in `rendering`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar, copy_context
+from copy import copy
+from inspect import isawaitable, iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from markupsafe import Markup
+
+from ..core.completion import html_completion
+from ..core.headers import Items, charset_of, value_of
+from ..core.nonce import check_nonce, nonce_in
+from ..core.preload import preload_links
+from ..core.request import header_of
+from ..core.response import StreamingResponse
+from ..errors import OptionsError, ProducerError
+from ..options import Options
+from ._missing import check_jinja
+from .later import awaited_later
+from .producing import render, render_async
+from .rendering import PIECES, csp_nonce
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
+
+Name: TypeAlias = "str | Template | Sequence[str | Template]"
+Content: TypeAlias = "str | Callable[[], Any] | Iterable[Any] | AsyncIterable[Any]"
+Delay: TypeAlias = "Iterable[Callable[[], Any]]"
+Defer: TypeAlias = "bool | Callable[[Any], bool]"
+
+CONTENT_TYPE = "text/html; charset=utf-8"
+# The browser of whoever may see it can keep it, and asks before it uses it again: a page goes back and
+# forth in the history, for which `no-store` would make it be rendered anew.
+CACHE_CONTROL = "private, no-cache, no-transform"
+
+_NONE = Options()
+_PAGES = ("text/html", "application/xhtml+xml")
+
+# Content that is no template, as one. It is text of the application's, so it is escaped.
+_PIECES = f"{{% for piece in {PIECES}() %}}{{{{ piece }}}}{{% endfor %}}"
+_ESCAPED = "{% autoescape true %}" + _PIECES + "{% endautoescape %}"
+
+_unchunked: ContextVar[bool] = ContextVar("streamkit_unchunked", default=False)
+
+
+class Templates:
+    """The templates of a `jinja2.Environment`, to be sent in pieces.
+
+    `options` are those of all responses made here, as an `Options` or a mapping; they go over those of
+    the app. The extension `streamkit.templates.Streaming` is added to the environment, unless it is there.
+    Raises `ProducerError` for what is no such environment, `OptionsError`, and `ImportError` without Jinja2.
+    """
+
+    def __init__(self, environment: Environment, options: Options | Mapping[str, Any] | None = None) -> None:
+        check_jinja()
+        from .extension import add_to
+
+        self.environment = add_to(environment)
+        self.options = None if options is None else Options.of(options, {})
+        self._pieces: Template | None = None
+
+    def chunked(
+        self,
+        name: Name | None = None,
+        *,
+        layout: Name | None = None,
+        delay: Delay = (),
+        content: Content | None = None,
+        status: int = 200,
+        headers: Items = None,
+        context: Mapping[str, Any] | None = None,
+        preload: bool = False,
+        nonce: str | None = None,
+        defer: Defer = True,
+        on_error: Callable[..., object] | None = None,
+        callback: Callable[[], object] | None = None,
+        **more_context: Any,
+    ) -> TemplateResponse:
+        """Describe a page that is sent while it is rendered.
+
+        - `name`: a template, or several, of which the first that exists is taken.
+        - `layout`: the template around it, with `{% content %}` where it belongs.
+        - `delay`: functions without arguments, run in order when the top of the layout has left and
+          before the content; a mapping that one returns joins the context. In an asynchronous
+          environment they may be coroutine functions.
+        - `content`: text, an iterable of texts, or a function that returns either, in place of `name`.
+          It is escaped as any variable, unless it is `Markup`.
+        - `preload`: name the style sheets and scripts of the first piece in `Link` headers.
+        - `nonce`: of the page's Content Security Policy, for the scripts of deferred blocks; if it is left
+          out, the context variable `csp_nonce`, or what a Content-Security-Policy among `headers` names.
+        - `defer`: False has deferred blocks rendered in their place; or a function of the request (a WSGI
+          environ or an ASGI scope) that says whether they may be deferred. Requests with `Save-Data: on`,
+          and those of HTTP/1.0, never have them deferred.
+        - `on_error(stream, error)`: called for each error after the first piece; see `streamkit.stream`.
+        - `context`, and all other keywords: the context of the template and its layout.
+
+        Raises `ProducerError`, `HeaderError`, `OptionsError`, and what Jinja2 raises for a template that
+        it cannot load.
+        """
+        return self._describe("chunked", name, layout, delay, content, status, headers, context, preload,
+                              nonce, defer, on_error, callback, more_context)  # fmt: skip
+
+    def view(
+        self,
+        name: Name | None = None,
+        *,
+        layout: Name | None = None,
+        delay: Delay = (),
+        content: Content | None = None,
+        status: int = 200,
+        headers: Items = None,
+        context: Mapping[str, Any] | None = None,
+        preload: bool = False,
+        nonce: str | None = None,
+        defer: Defer = True,
+        on_error: Callable[..., object] | None = None,
+        callback: Callable[[], object] | None = None,
+        **more_context: Any,
+    ) -> TemplateResponse:
+        """Describe a page that is sent whole, with its length; see `chunked`.
+
+        With the option `chunk_by_default` it is sent in pieces, as by `chunked`, unless it has `content`.
+        """
+        return self._describe("view", name, layout, delay, content, status, headers, context, preload,
+                              nonce, defer, on_error, callback, more_context)  # fmt: skip
+
+    @staticmethod
+    def no_chunk() -> None:
+        """Have the next page that is described in this context sent whole, also where it is `chunked`.
+
+        It holds for that one page, and so for the request: whichever page is described next takes it up.
+        """
+        _unchunked.set(True)
+
+    def fragment(self, name: Name, **context: Any) -> Any:
+        """Render a template whole, as `Markup`: to be written by an error hook, or put into a context.
+
+        To be awaited in an asynchronous environment. Deferred blocks are in their place.
+        """
+        template = self._loaded(name)
+        if self.environment.is_async:
+            return _fragment_async(template, context)
+        return Markup(template.render(context))
+
+    def _loaded(self, name: Any) -> Template:
+        return self.environment.get_or_select_template(name)
+
+    def _describe(
+        self,
+        way: Literal["chunked", "view"],
+        name: Name | None,
+        layout: Name | None,
+        delay: Delay,
+        content: Content | None,
+        status: int,
+        headers: Items,
+        context: Mapping[str, Any] | None,
+        preload: bool,
+        nonce: str | None,
+        defer: Defer,
+        on_error: Callable[..., object] | None,
+        callback: Callable[[], object] | None,
+        more_context: dict[str, Any],
+    ) -> TemplateResponse:
+        if (name is None) == (content is None):
+            raise ProducerError(
+                "wanted either the name of a template or `content`, got "
+                + ("neither" if name is None else "both")
+            )
+        unchunked = _unchunked.get()
+        if unchunked:
+            _unchunked.set(False)
+        pieces = None if content is None else pieces_of(content, is_async=self.environment.is_async)
+        inner = self._loaded(name) if name is not None else self._template_of_pieces()
+        outer = inner if layout is None else self._loaded(layout)
+        return TemplateResponse(
+            outer,
+            inner if layout is not None else None,
+            way="whole" if unchunked else way,
+            pieces=pieces,
+            delay=delay,
+            context={**(context or {}), **more_context},
+            preload=preload,
+            nonce=nonce,
+            defer=defer,
+            status=status,
+            headers=headers,
+            on_error=on_error,
+            callback=callback,
+            options=self.options,
+        )
+
+    def _template_of_pieces(self) -> Template:
+        if self._pieces is None:
+            environment = self.environment
+            source = _ESCAPED if environment.autoescape else _PIECES
+            self._pieces = environment.from_string(source)
+        return self._pieces
+
+
+async def _fragment_async(template: Template, context: dict[str, Any]) -> Markup:
+    return Markup(await template.render_async(context))
+
+
+class TemplateResponse(StreamingResponse):
+    """The description of a page; made by `Templates.chunked`, `Templates.view` and `chunked`."""
+
+    # What a framework puts around a deferred block, which runs on a thread of its own.
+    beside: Callable[[Callable[[], Any]], Callable[[], Any]] | None = None
+
+    def __init__(
+        self,
+        template: Template,
+        content: Template | None,
+        *,
+        way: Literal["chunked", "view", "whole"],
+        pieces: Callable[[], Any] | None,
+        delay: Delay,
+        context: dict[str, Any],
+        preload: bool,
+        nonce: str | None,
+        defer: Defer,
+        headers: Items,
+        **more: Any,
+    ) -> None:
+        self.template = template  # the layout, where there is one
+        self.content = content  # what goes into it
+        self.environment: Environment = template.environment
+        self.is_async = self.environment.is_async
+        super().__init__(
+            render_async if self.is_async else render, headers=headers, content_type=CONTENT_TYPE, **more
+        )
+        self.way = way
+        self.whole = way != "chunked"  # settled for each request
+        self.pieces = pieces
+        self.delay = delay_of(delay, is_async=self.is_async)
+        self.context = awaited_later(context) if self.is_async else context
+        self.preload = preload
+        self.nonce = self._nonce(nonce)
+        if not isinstance(defer, bool) and not callable(defer):
+            raise OptionsError([f"defer: wanted True, False or a function of the request, got {defer!r}"])
+        self._defer = defer
+        self.defers = True
+        self.captured = copy_context()
+
+    def _nonce(self, given: str | None) -> str | None:
+        nonce = csp_nonce.get() if given is None else given
+        if nonce is None:
+            policy = value_of(self.headers, "content-security-policy")
+            return nonce_in(policy) if policy else None
+        return check_nonce(nonce)
+
+    def for_request(self, request: Any) -> TemplateResponse:
+        """This description for one request, with what its client said."""
+        mine = copy(self)
+        mine.context = dict(self.context)
+        asks_not_to = (header_of(request, "save-data") or "").strip().lower() == "on"
+        mine.defers = not asks_not_to and bool(self._defer(request) if callable(self._defer) else self._defer)
+        return mine
+
+    def options_over(self, app_wide: Options) -> Options:
+        """The app's options and this page's own; those of an ordinary response for one that is sent whole."""
+        options = super().options_over(app_wide)
+        chunks = self.way == "chunked" or (
+            self.way == "view" and options.chunk_by_default and self.pieces is None
+        )
+        self.whole = not chunks
+        if self.whole:
+            own = self.options if self.options is not None else _NONE
+            return options.merged(_of_a_whole(options, own))
+        changed: dict[str, Any] = {}
+        if "cache_control" not in options.given:
+            changed["cache_control"] = CACHE_CONTROL
+        if self.nonce is not None and self.media_type in _PAGES and self.media_type not in options.completion:
+            changed["completion"] = {self.media_type: html_completion(nonce=self.nonce)}
+        return options.merged(Options(**changed)) if changed else options
+
+    def defers_for(self, stream: Any) -> bool:
+        """Whether blocks may come out of order; HTTP/1.0 clients are too old to put them into place."""
+        return bool(self.defers and stream.request.version >= (1, 1))
+
+    def measured(self, stream: Any, text: str) -> bytes:
+        """A whole body, whose length is declared from now on."""
+        first = self.first_piece(stream)
+        if first is not None:
+            first(text)
+        body = text.encode(charset_of(stream.content_type))
+        self.content_length = len(body)
+        return body
+
+    def first_piece(self, stream: Any) -> Callable[[str], None] | None:
+        """What is to be done with the first piece, before the head leaves."""
+        if not self.preload:
+            return None
+
+        def add_links(text: str) -> None:
+            for link in preload_links(text):
+                stream.headers.add("Link", link)
+
+        return add_links
+
+    def __repr__(self) -> str:
+        return f"<TemplateResponse {self.status} {self.way} of {(self.content or self.template).name!r}>"
+
+
+def _of_a_whole(options: Options, own: Options) -> Options:
+    """What makes a stream of ours an ordinary response: it is long before it is sent."""
+    return Options(
+        headers={name: None for name in options.headers if name not in own.given_headers},
+        cache_control=own.cache_control if "cache_control" in own.given else None,
+        http10="auto",
+        max_streams=None,
+        commit_after=None,
+    )
+
+
+def delay_of(delay: Any, *, is_async: bool) -> tuple[Callable[[], Any], ...]:
+    """The delayed functions, checked."""
+    if callable(delay) or isinstance(delay, (str, bytes, Mapping)) or not isinstance(delay, Iterable):
+        raise ProducerError(f"delay: wanted a sequence of functions without arguments, got {delay!r}")
+    functions = tuple(delay)
+    for function in functions:
+        if not callable(function):
+            raise ProducerError(f"delay: wanted functions without arguments, got {function!r} among them")
+        if iscoroutinefunction(function) and not is_async:
+            raise ProducerError(
+                f"delay: {function!r} is asynchronous, which needs Environment(enable_async=True)"
+            )
+    return functions
+
+
+def pieces_of(content: Any, *, is_async: bool) -> Callable[[], Any]:
+    """What gives the texts of a content that is no template."""
+    if callable(content) and not isinstance(content, str):
+        if iscoroutinefunction(content) and not is_async:
+            raise ProducerError(
+                f"content: {content!r} is asynchronous, which needs Environment(enable_async=True)"
+            )
+        return lambda: _texts(content())
+    if isinstance(content, AsyncIterable) and not is_async:
+        raise ProducerError(
+            f"content: {content!r} is an async iterable, which needs Environment(enable_async=True)"
+        )
+    if isinstance(content, (bytes, bytearray, Mapping)) or not isinstance(content, (Iterable, AsyncIterable)):
+        raise ProducerError(
+            "content: wanted text, an iterable of texts or a function that returns either, "
+            f"got {type(content).__name__}: {content!r}"
+        )
+    return lambda: _texts(content)
+
+
+def _texts(given: Any) -> Any:
+    if given is None:
+        return ()
+    if isawaitable(given):
+        return _awaited_texts(given)
+    return (given,) if isinstance(given, str) else given
+
+
+async def _awaited_texts(given: Any) -> Any:
+    return _texts(await given)  # awaited where the template calls it, before it is iterated
+
+
+def chunked(template: Template, **wishes: Any) -> TemplateResponse:
+    """Describe a page from a template that is loaded already; see `Templates.chunked`.
+
+    `layout` may be a template too, or a name that the template's environment loads. Raises what
+    `Templates.chunked` raises, and `ProducerError` for the name of a template.
+    """
+    check_jinja()
+    from jinja2 import Template as Loaded
+
+    if not isinstance(template, Loaded):
+        raise ProducerError(
+            f"wanted a jinja2.Template, got {template!r}: names are for Templates(environment).chunked"
+        )
+    return Templates(template.environment).chunked(template, **wishes)
