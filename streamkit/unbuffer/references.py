@@ -22,7 +22,7 @@ INNER_NAMES = (
     "app", "application", "wsgi_app", "asgi_app", "_app", "_application", "_wsgi_app", "_asgi_app",
     "wsgi_application", "asgi_application", "wrapped_app", "wrapped", "_wrapped", "inner", "wsgi", "asgi",
     "get_response", "_middleware_chain", "middleware_stack", "handle_request", "asgi_handler", "handler",
-    "next", "__wrapped__", "func",
+    "next", "__wrapped__", "func", "middleware_wraps",
 )  # fmt: skip
 
 _OPAQUE = (

@@ -1,6 +1,6 @@
 """Layers from the package index that hold streams, each between two that do not.
 
-Rule: a package that is not installed is skipped; they are the extra `test-layers`.
+They are the extra `test-layers`; with `--require-system` a missing one is a failure.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from unbuffer.layered import wanted
 
 from streamkit.doctor import Severity
 from streamkit.doctor.stack import examine
@@ -60,8 +61,10 @@ HOOKS: list[tuple[str, Make, str]] = [
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("module", "make", "code", "name"), LAYERS, ids=[one[0] for one in LAYERS])
-def test_a_real_layer_that_holds_streams_is_named(module: str, make: Make, code: str, name: str) -> None:
-    pytest.importorskip(module)
+def test_a_real_layer_that_holds_streams_is_named(
+    module: str, make: Make, code: str, name: str, pytestconfig: pytest.Config
+) -> None:
+    wanted(pytestconfig, module)
     found = importlib.import_module(module)
     if module.startswith(("asgi", "starlette")):
         app = asgi.AddsHeader(make(found, asgi.AddsHeader(asgi.async_drip)))
@@ -77,8 +80,10 @@ def test_a_real_layer_that_holds_streams_is_named(module: str, make: Make, code:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("module", "make", "name"), HOOKS, ids=[one[0] for one in HOOKS])
-def test_a_real_extension_of_flask_that_holds_streams_is_named(module: str, make: Make, name: str) -> None:
-    pytest.importorskip(module)
+def test_a_real_extension_of_flask_that_holds_streams_is_named(
+    module: str, make: Make, name: str, pytestconfig: pytest.Config
+) -> None:
+    wanted(pytestconfig, module)
     app, _ = flask_stack([FLASK_INNOCENT[0], FLASK_INNOCENT[1]])
     app.config["MINIFY_HTML"] = True
     make(importlib.import_module(module), app)
