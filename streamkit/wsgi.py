@@ -17,7 +17,7 @@ from typing import Any
 
 from .core.base import BaseStream
 from .core.commit import State, after
-from .core.context import inherited
+from .core.context import inherited, unchunked
 from .core.framing import Body, Request, frame, has_body
 from .core.headers import Pairs, is_streaming, value_of
 from .core.request import NO_FIELDS, fields_of
@@ -107,6 +107,8 @@ class StreamingMiddleware:
         stream.plain = True
         if KEY in environ:
             stream.outer = environ[KEY]
+        elif unchunked.ever:
+            unchunked.forget()
         environ[KEY] = stream
         if self._app_on_worker:
             return _carry_app(self._inner, stream, environ)

@@ -1,12 +1,42 @@
-"""The context that a producer runs in: a copy of the request's, less what is excluded.
+"""The context that a producer runs in, and what a request says for the page that follows in it.
 
-Rule: changes that a producer makes to context variables stay in its copy, so nothing
-leaks into the next request of a pooled thread.
+Rule: changes that a producer makes to context variables stay in its copy, and what one request
+has said is forgotten when the next begins, so nothing leaks into the next request of a pooled thread.
 """
 
 from __future__ import annotations
 
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
+
+
+class Said:
+    """Something said once, for the next page of this request: `say`, and `take` gives it back once.
+
+    An ASGI request has a context of its own. Under WSGI the next request on the thread has the
+    same one, so whoever begins it calls `forget`, at next to no cost while nobody has `ever` said it.
+    """
+
+    __slots__ = ("_variable", "ever")
+
+    def __init__(self, name: str) -> None:
+        self._variable: ContextVar[bool] = ContextVar(name, default=False)
+        self.ever = False
+
+    def say(self) -> None:
+        self.ever = True
+        self._variable.set(True)
+
+    def take(self) -> bool:
+        said = self._variable.get()
+        if said:
+            self._variable.set(False)
+        return said
+
+    def forget(self) -> None:
+        self.take()
+
+
+unchunked = Said("streamkit_unchunked")  # the next page is sent whole
 
 
 def inherited(excluded: tuple[str, ...] = ()) -> Context:

@@ -10,7 +10,7 @@ nonces checked. What the tags do while the page is rendered stands in `rendering
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from copy import copy
 from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from markupsafe import Markup
 
 from ..core.completion import html_completion
+from ..core.context import unchunked
 from ..core.headers import Items, charset_of, value_of
 from ..core.nonce import check_nonce, nonce_in
 from ..core.preload import preload_links
@@ -49,8 +50,6 @@ _PAGES = ("text/html", "application/xhtml+xml")
 # Content that is no template, as one. It is text of the application's, so it is escaped.
 _PIECES = f"{{% for piece in {PIECES}() %}}{{{{ piece }}}}{{% endfor %}}"
 _ESCAPED = "{% autoescape true %}" + _PIECES + "{% endautoescape %}"
-
-_unchunked: ContextVar[bool] = ContextVar("streamkit_unchunked", default=False)
 
 
 class Templates:
@@ -138,9 +137,10 @@ class Templates:
     def no_chunk() -> None:
         """Have the next page that is described in this context sent whole, also where it is `chunked`.
 
-        It holds for that one page, and so for the request: whichever page is described next takes it up.
+        It holds for one page of this request: whichever is described next takes it up. A request
+        that describes none leaves it to nobody where the app is wrapped, or runs under ASGI.
         """
-        _unchunked.set(True)
+        unchunked.say()
 
     def fragment(self, name: Name, **context: Any) -> Any:
         """Render a template whole, as `Markup`: to be written by an error hook, or put into a context.
@@ -177,16 +177,14 @@ class Templates:
                 "wanted either the name of a template or `content`, got "
                 + ("neither" if name is None else "both")
             )
-        unchunked = _unchunked.get()
-        if unchunked:
-            _unchunked.set(False)
+        whole = unchunked.take()
         pieces = None if content is None else pieces_of(content, is_async=self.environment.is_async)
         inner = self._loaded(name) if name is not None else self._template_of_pieces()
         outer = inner if layout is None else self._loaded(layout)
         return TemplateResponse(
             outer,
             inner if layout is not None else None,
-            way="whole" if unchunked else way,
+            way="whole" if whole else way,
             pieces=pieces,
             delay=delay,
             context={**(context or {}), **more_context},

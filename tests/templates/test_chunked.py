@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextvars
 from typing import Any
+from wsgiref.validate import validator
 
 import jinja2
 import pytest
 from markupsafe import Markup
+from werkzeug.test import create_environ
 
 import streamkit
 from streamkit.errors import OptionsError, ProducerError
@@ -128,6 +130,28 @@ def test_no_chunk_holds_for_one_page_of_a_thread(plain: Pages):
     templates.no_chunk()
     ways = [templates.chunked("m.html", layout="layout.html").way for _ in range(2)]
     assert ways == ["whole", "chunked"]
+
+
+def test_no_chunk_in_a_request_without_a_page_leaves_the_next_request_on_its_thread_alone(plain: Pages):
+    templates = streamkit.Templates(plain.environment)
+
+    def app(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/page":
+            return templates.chunked("m.html", layout="layout.html")(environ, start_response)
+        templates.no_chunk()
+        start_response("204 No Content", [])
+        return []
+
+    def ask(path: str) -> list[bytes]:
+        body = wrapped(create_environ(path), lambda status, headers, exc_info=None: None)
+        try:
+            return list(body)
+        finally:
+            getattr(body, "close", lambda: None)()
+
+    wrapped: Any = streamkit.wrap(validator(app), kind="wsgi")
+    assert ask("/other") == []
+    assert ask("/page") == [b"h", b"m", b"t"]
 
 
 def test_a_view_is_whole_unless_chunk_by_default_and_with_content_of_its_own_always(plain: Pages):
