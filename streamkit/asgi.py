@@ -33,6 +33,7 @@ from .engines.ending import (
     settle_async,
 )
 from .engines.faces import faced
+from .engines.hints import hints_of_scope
 from .engines.inbox import Inbox
 from .engines.loop import Loops
 from .engines.messages import (
@@ -256,6 +257,7 @@ class _Exchange:
             return _answer_503(stream, response, self.send, error)
         if carrier is not None:
             self.root = carrier.root
+        stream._hints = hints_of_scope(scope, self.send, on_thread=isinstance(stream, ThreadStream))
         # Of an inbox that is not the wrapped app's, nobody can ask what it was told.
         if carrier is not None and self.receive is carrier:
             self.inbox = carrier.inbox

@@ -49,6 +49,7 @@ from .engines.ending import (
     settle,
 )
 from .engines.faces import faced
+from .engines.hints import hints_of_environ
 from .engines.line import Line, line_of
 from .engines.pull import UNBOUNDED, Pull
 from .engines.registry import check_room, signals
@@ -365,6 +366,8 @@ def respond(
         discard(stream, response)
         return too_many(start_response, error)
     stream._line = _line_of(environ)
+    if not isinstance(stream, BridgeStream):  # whose loop a server that blocks would hold up
+        stream._hints = hints_of_environ(environ)
     if reader is stream:
         context = inherited(options.excluded_context)
         if isinstance(stream, BridgeStream):

@@ -47,9 +47,10 @@ def html_completion(error_page: str = "/500.html", *, nonce: Nonce = None, scrip
         Options(completion={"text/html": html_completion("/oops.html")})
 
     `nonce` is for a Content Security Policy that forbids inline scripts: a string, or a function of the
-    stream that returns one, or None for a page without. If it is left out, it is taken from the response's
-    own Content-Security-Policy. Where the policy is set outside the stream, or forbids scripts at all,
-    `script=False` goes by the refresh and the link alone (`<meta http-equiv="refresh">`; WHATWG HTML).
+    stream that returns one, or None for a page without. If it is left out, it is that of the template's
+    response, or taken from the response's own Content-Security-Policy. Where the policy is set outside
+    the stream, or forbids scripts at all, `script=False` goes by the refresh and the link alone
+    (`<meta http-equiv="refresh">`; WHATWG HTML).
 
     A refresh waits until the page is loaded, which a page that is cut never is: Chromium then shows the
     link and goes nowhere. With the option `on_failure="finish"` the page ends cleanly and the refresh works.
@@ -96,6 +97,9 @@ def _page(error_page: str, script: bool) -> tuple[str, str]:
 
 def _nonce_for(stream: Any, nonce: Nonce) -> str | None:
     if nonce is None:
+        described = getattr(getattr(stream, "response", None), "nonce", None)
+        if described is not None:
+            return check_nonce(described)
         headers = getattr(stream, "headers", None)
         policy = headers.get("Content-Security-Policy") if headers is not None else None
         return nonce_in(policy) if policy else None

@@ -26,6 +26,7 @@ from ..errors import (
 from ..types import Outcome
 from .care import heartbeat_of, look_at_channel
 from .ending import last_words, log_of, said_after
+from .hints import Hints
 from .line import Line
 from .pool import pool
 from .reading import Reading
@@ -39,6 +40,7 @@ class Channel(Reading):
 
     _refusal: StreamError | None = None  # what every further write raises
     _line: Line | None = None  # the connection, where a WSGI server hands it over
+    _hints: Hints | None = None  # sends 103 Early Hints, where the server can
     _pulling: bool = False  # its reader is in the producer
     _committer: int | None = None  # the thread or task whose hooks run before the commit
 

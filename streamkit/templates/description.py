@@ -296,6 +296,21 @@ class TemplateResponse(StreamingResponse):
         self.content_length = len(body)
         return body
 
+    def early_hints(self, stream: Any, parts: list[str]) -> Callable[[], Any] | None:
+        """What sends the links of a whole page's top ahead of it, while the rest is rendered (RFC 8297).
+
+        A page in pieces needs none: its head leaves with its top.
+        """
+        hints = stream._hints
+        if not self.preload or hints is None:
+            return None
+
+        def send_links() -> Any:
+            links = preload_links("".join(parts))
+            return hints(links) if links else None
+
+        return send_links
+
     def first_piece(self, stream: Any) -> Callable[[str], None] | None:
         """What is to be done with the first piece, before the head leaves."""
         if not self.preload:

@@ -97,14 +97,16 @@ def _whole(response: TemplateResponse, stream: Any) -> str:
     rendering_now.set(rendering)
     if rendering.delays_at_once:
         rendering.run_delays()
+    parts: list[str] = []
+    rendering.on_top = response.early_hints(stream, parts)
     try:
-        text = "".join(rendering.begin())
+        parts.extend(rendering.begin())
     except Exception:
         response.environment.handle_exception()
     rendering.end()
     rendering.run_delays()
     rendering.close()
-    return text
+    return "".join(parts)
 
 
 async def render_async(stream: Any) -> None:
@@ -169,11 +171,14 @@ async def _whole_async(response: TemplateResponse, stream: Any) -> str:
     rendering_now.set(rendering)
     if rendering.delays_at_once:
         await rendering.run_delays_async()
+    parts: list[str] = []
+    rendering.on_top = response.early_hints(stream, parts)
     try:
-        text = "".join([text async for text in rendering.begin()])
+        async for text in rendering.begin():
+            parts.append(text)  # noqa: PERF401  # what is there so far is looked at
     except Exception:
         response.environment.handle_exception()
     rendering.end()
     await rendering.run_delays_async()
     rendering.close()
-    return text
+    return "".join(parts)

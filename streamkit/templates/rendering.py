@@ -53,6 +53,7 @@ class Rendering:
         self.region: Region = Filler(response.nonce)
         self.page = self.region
         self._fed = False  # the content was rendered
+        self.on_top: Callable[[], Any] | None = None  # of a whole page: its top is rendered
 
     # -- the beginning
 
@@ -132,7 +133,10 @@ class Rendering:
 
     def flush(self) -> Any:
         """Send what is rendered so far; in an asynchronous environment to be awaited."""
-        return None if self.gather is None else self.gather.flush()
+        if self.gather is not None:
+            return self.gather.flush()
+        on_top, self.on_top = self.on_top, None
+        return None if on_top is None else on_top()
 
     def enters_first(self, name: str, context: Any) -> bool:
         """Whether the layout reaches a block of the page's own, for the first time."""
@@ -156,8 +160,9 @@ class Rendering:
         return None
 
     async def _before_content_async(self, context: Any) -> None:
-        if self.gather is not None:
-            await self.gather.flush()
+        flushed = self.flush()
+        if flushed is not None:
+            await flushed
         await self.run_delays_async(context)
 
     def take_content(self) -> Any:
@@ -262,14 +267,19 @@ class Entered:
             if delays:
                 rendering.run_delays(context)
             return self._block(context)
-        if delays:
-            return self._after_delays(context)
+        if delays or rendering.on_top is not None:
+            return self._after_delays(context, delays=delays)
         if rendering.gather is not None:
             rendering.gather.push()
         return self._block(context)
 
-    async def _after_delays(self, context: Any) -> AsyncIterator[str]:
-        await self._rendering.before_content(context)
+    async def _after_delays(self, context: Any, *, delays: bool) -> AsyncIterator[str]:
+        if delays:
+            await self._rendering.before_content(context)
+        else:
+            flushed = self._rendering.flush()
+            if flushed is not None:
+                await flushed
         texts = self._block(context)
         try:
             async for text in texts:

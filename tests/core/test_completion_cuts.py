@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from html import escape
+from types import SimpleNamespace
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -312,6 +313,8 @@ def test_half_a_host_is_no_host(half: str) -> None:
 class Answer:
     """A stream whose response has this policy."""
 
+    response: Any = None
+
     def __init__(self, policy: str | None) -> None:
         self.headers = {} if policy is None else {"Content-Security-Policy": policy}
 
@@ -339,6 +342,14 @@ def scripts_of(text: Any) -> list[dict[str, str]]:
 def test_the_nonce_is_taken_from_the_response_s_own_policy(policy: str | None, nonce: str | None) -> None:
     text = html_completion("/oops.html")(Answer(policy), RuntimeError())
     assert scripts_of(text) == [{} if nonce is None else {"nonce": nonce}]
+
+
+def test_the_nonce_that_a_description_has_goes_before_that_of_the_policy() -> None:
+    answer = Answer("script-src 'nonce-no'")
+    answer.response = SimpleNamespace(nonce="abc")
+    assert scripts_of(html_completion("/oops.html")(answer, RuntimeError())) == [{"nonce": "abc"}]
+    answer.response = SimpleNamespace()  # as most descriptions are
+    assert scripts_of(html_completion("/oops.html")(answer, RuntimeError())) == [{"nonce": "no"}]
 
 
 def test_a_nonce_may_be_a_function_of_the_stream_and_no_nonce_is_none() -> None:

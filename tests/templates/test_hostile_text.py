@@ -234,3 +234,11 @@ def test_what_is_no_nonce_never_reaches_a_page(site: Site, text: str) -> None:
         return
     with pytest.raises(OptionsError, match="nonce: wanted"):
         site.templates.chunked("deferred.html", text=HARMLESS, nonce=text)
+
+
+@pytest.mark.parametrize("name", ["fails.html", "fails-deferred.html"])
+def test_an_error_page_of_the_app_s_own_is_reached_with_the_nonce_of_the_page(site: Site, name: str) -> None:
+    options = {"completion": {"text/html": streamkit.html_completion("/oops.html")}, "on_failure": "finish"}
+    templates = streamkit.Templates(site.templates.environment, options)
+    page = site.body(templates.chunked(name, text=HARMLESS, nonce="bm9uY2U="))
+    assert '<script nonce="bm9uY2U=">window.location.replace(new URL("/oops.html"' in page
