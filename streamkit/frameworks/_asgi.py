@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..core.response import StreamingResponse
 from ..engines.inbox import Inbox
 from ..errors import ClientDisconnected, ProducerError
 from ..options import Options
+from ..templates import TemplateResponse
 from ..types import Message, Receive, Scope, Send
 
 # nginx's word for "the client hung up before there was an answer"; nobody is there to read it.
@@ -36,27 +38,54 @@ def own(description: object) -> StreamingResponse:
     return served
 
 
+def is_on_loop() -> bool:
+    """Whether an event loop runs on this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 class LastOfProducer:
     """Entered by a synchronous producer, which after a leave runs on until its next write.
 
-    Whoever then closes what it uses waits for it, but not for ever.
+    Whoever then closes what it uses waits for it, and for the deferred blocks of a page, which run
+    beside it; but not for ever.
     """
 
     def __init__(self, description: StreamingResponse) -> None:
         self._loop = asyncio.get_running_loop()
+        self._turn = threading.Lock()
+        self._running = 0
         self._over = asyncio.Event()
         self._over.set()  # until it is entered: for HEAD, say, the producer never runs
         if not description.kind.is_async:
             description.resources = (self, *description.resources)
+            if isinstance(description, TemplateResponse):
+                description.beside = self._beside
 
     def __enter__(self) -> None:
-        self._over.clear()  # nobody waits yet
+        with self._turn:
+            self._running += 1
+            self._over.clear()  # nobody waits yet
 
     def __exit__(self, *exc_info: object) -> None:
+        with self._turn:
+            self._running -= 1
+            if self._running:
+                return
         try:
             self._loop.call_soon_threadsafe(self._over.set)
         except RuntimeError:
             pass  # the loop is closed
+
+    def _beside(self, job: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            with self:
+                return job()
+
+        return run
 
     async def wait(self) -> None:
         """Wait until it has ended; asynchronous ones the ASGI adapter waits for."""
@@ -129,6 +158,10 @@ class Begun:
             return
         send = self._released.result() if self._released.done() else await asyncio.shield(self._released)
         await send(message)
+
+    async def send_start(self, send: Send) -> None:
+        """Send the head as it was committed."""
+        await send(self._start.result())
 
     async def send_body(self, send: Send) -> None:
         """Send the body, to whatever end; raises the producer's error."""

@@ -20,6 +20,7 @@ from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_u
 from django.utils import timezone, translation
 
 from ..core.context import inherited
+from ..core.stream import AsyncResponseStream
 from ..engines.pool import pool
 
 
@@ -58,6 +59,20 @@ class Connections:
         close_pooled()
 
 
+def beside() -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    """What is put around each job that runs beside a producer, on a pooled thread of its own."""
+    surroundings = Surroundings()
+
+    def cared_for(job: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            with surroundings, Connections():
+                return job()
+
+        return run
+
+    return cared_for
+
+
 def close_pooled() -> None:
     """Close the connections of this thread, if it is one of ours; Django closes those of a server's."""
     if threading.current_thread().name == pool._name:
@@ -85,9 +100,38 @@ def then_closed(hook: Callable[..., Any] | None) -> Any:
     return called
 
 
-async def _awaited(result: Awaitable[Any]) -> Any:
+def closing_hooks(on_error: Any, on_finish: Any, *, loops: bool) -> dict[str, Any]:
+    """The app's hooks, each of which comes last of its kind: they close what all before them have opened.
+
+    Hooks that a producer adds are among those. A producer that `loops` reports its errors while its
+    resources are open; and for it, a hook of errors would mean that it may go on.
+    """
+    hooks = {"on_finish": _last_hook(on_finish)}
+    if on_error is not None or not loops:
+        hooks["on_error"] = _last_hook(on_error)
+    return hooks
+
+
+def _last_hook(hook: Callable[..., Any] | None) -> Callable[..., Any]:
+    def called(stream: Any, *error: BaseException) -> Any:
+        try:
+            result = None if hook is None else hook(stream, *error)
+        finally:
+            close_pooled()
+        if inspect.isawaitable(result):
+            return _awaited(result)
+        if isinstance(stream, AsyncResponseStream) and (
+            stream._error_hooks or stream._finish_hooks is not None
+        ):
+            return _awaited(None)
+        return result
+
+    return called if hook is None else functools.wraps(hook)(called)
+
+
+async def _awaited(result: Awaitable[Any] | None) -> Any:
     try:
-        return await result
+        return None if result is None else await result
     finally:
         # As at the end of a request: the thread may be that of a test, whose transaction is open.
         await _to_the_end(sync_to_async(close_old_connections)())
@@ -115,6 +159,24 @@ async def _to_the_end(closing: Awaitable[None]) -> None:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
+
+
+# What belongs to the thread of the view: asgiref's own variables, and each of its `Local`s.
+_OF_THE_VIEW = (
+    "thread_sensitive_context",
+    "async_single_thread_context",
+    "deadlock_context",
+    "asgiref.local",
+)
+
+
+def untied(captured: Context) -> Context:
+    """What a description has captured, for a producer that has the right values of these already."""
+    kept = Context()
+    for variable, value in captured.items():
+        if variable.name not in _OF_THE_VIEW:
+            kept.run(variable.set, value)
+    return kept
 
 
 def apart() -> Context:

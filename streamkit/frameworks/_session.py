@@ -4,6 +4,13 @@
 
 Rule: only the producer is refused, and only after its commit. Middleware may change the session
 until it is saved, whatever the producer has come to meanwhile.
+
+The session object, which is this one request's, gets a subclass of its own class. That looks like
+patching, and is meant: no class and no module of the framework is touched, and the object does all that
+it did. A proxy in its place would be plainer, but there is no place: Flask saves the object of its own
+context, middleware and the view have taken theirs from the request before, and checks for the
+session's class would fail. To compare the session at the end with what was saved would tell of a change
+only when nobody can undo it, and not whose it was.
 """
 
 from __future__ import annotations

@@ -44,12 +44,25 @@ from ..core.response import StreamingResponse
 from ..core.steps import StepAside
 from ..errors import ClientDisconnected
 from ..options import Options
-from ._asgi import CLIENT_LEFT, Begun, own
+from ..templates import TemplateResponse
+from ..unbuffer.stripping import stripped
+from ._asgi import CLIENT_LEFT, Begun, is_on_loop, own
 from ._django_responses import IDENTITY, AsyncBody, LaterHere, LaterOnLoop, Streaming
-from ._django_threads import Connections, OwnThread, Surroundings, apart, close_pooled, then_closed
+from ._django_templates import DjangoTemplates
+from ._django_threads import (
+    Connections,
+    OwnThread,
+    Surroundings,
+    apart,
+    beside,
+    close_pooled,
+    closing_hooks,
+    then_closed,
+    untied,
+)
 from ._session import watched
 
-__all__ = ["StreamKitMiddleware", "live", "respond"]
+__all__ = ["StreamKitMiddleware", "Templates", "live", "respond"]
 
 View = TypeVar("View", bound=Callable[..., Any])
 GetResponse = Callable[[HttpRequest], Any]
@@ -72,8 +85,9 @@ class StreamKitMiddleware:
     async_capable = True
 
     def __init__(self, get_response: GetResponse) -> None:
-        self._get_response = get_response
         self.options = _settings() or Options()
+        # Django makes the innermost first: all that stands below is there by now.
+        self._get_response: GetResponse = stripped(get_response, self.options.strip, None, owner=self)
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
@@ -140,14 +154,15 @@ def _cared_for(
     options, served.options = served.options_over(_options(around)), None
     if hasattr(request, "session"):
         request.session = watched(served, request.session)
+    if isinstance(served, TemplateResponse):
+        served.captured = untied(served.captured)
+        served.beside = served.beside or beside()
     cares: list[Any] = [Surroundings()]
     if not served.kind.is_async:
         cares.append(Connections())
     elif own_thread:
         cares.append(OwnThread())
-    hooks = {"on_error": options.on_error, "on_finish": options.on_finish}
-    closing = {name: then_closed(hook) for name, hook in hooks.items() if hook is not None}
-    options = Options.of(options, closing)
+    options = Options.of(options, closing_hooks(options.on_error, options.on_finish, loops=served.loop))
     served.callback, served.on_error = then_closed(served.callback), then_closed(served.on_error)
     served.resources = (*cares, *served.resources)
     return served, options
@@ -160,7 +175,7 @@ def respond(request: HttpRequest, description: StreamingResponse) -> HttpRespons
     to have it raised there; when it returns the response as it is, Django has it begin.
     """
     is_asgi = hasattr(request, "scope")
-    if not _is_on_loop():
+    if not is_on_loop():
         begin: Any = async_to_sync(_begun) if is_asgi else _begun_here
         return begin(request, description)
     served = own(description)
@@ -168,12 +183,11 @@ def respond(request: HttpRequest, description: StreamingResponse) -> HttpRespons
     return later(served, functools.partial(_begun if is_asgi else _begun_here, request, served))
 
 
-def _is_on_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+class Templates(DjangoTemplates):
+    __doc__ = DjangoTemplates.__doc__
+
+    def _respond(self, request: HttpRequest, page: StreamingResponse) -> HttpResponseBase:
+        return respond(request, page)
 
 
 def live(view: View) -> View:

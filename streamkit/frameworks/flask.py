@@ -47,7 +47,9 @@ from ..engines.line import line_of
 from ..engines.pool import pool
 from ..errors import ProducerError
 from ..options import Options
+from ..templates import TemplateResponse
 from ..types import Environ, StartResponse, WSGIApp
+from ._flask_templates import FlaskTemplates, add_tags
 
 __all__ = ["StreamKit", "live", "respond"]
 
@@ -73,13 +75,15 @@ class StreamKit:
     """The extension: `StreamKit(app, options)`, or `init_app` later.
 
     Wraps `app.wsgi_app`, and lets views return descriptions as they are. `options` go over those
-    in `app.config["STREAMKIT"]`. Raises `OptionsError`.
+    in `app.config["STREAMKIT"]`. Its `templates` send the pages of the current app in pieces:
+    `kit.templates.chunked("page.html", albums=albums)`. Raises `OptionsError`.
     """
 
     def __init__(
         self, app: flask.Flask | None = None, options: Options | Mapping[str, Any] | None = None
     ) -> None:
         self._options = options
+        self.templates = FlaskTemplates()
         if app is not None:
             self.init_app(app)
 
@@ -95,6 +99,7 @@ class StreamKit:
         app.dispatch_request = _beginning(app.dispatch_request)  # type: ignore[method-assign]
         responses: Any = app.response_class
         app.response_class = _streaming(responses)
+        add_tags(app)
 
 
 def _apart(app: Any) -> WSGIApp:
@@ -134,6 +139,30 @@ class _Streaming:
         above: Any = super()
         return above.force_type(response, environ)
 
+    # What these make of the whole body a stream cannot have; `stale` does it by hand.
+
+    def add_etag(self, *args: Any, **options: Any) -> None:
+        """As Werkzeug's, but nothing for a stream."""
+        if self.producer is None:
+            above: Any = super()
+            above.add_etag(*args, **options)
+
+    def freeze(self) -> None:
+        """As Werkzeug's, but nothing for a stream."""
+        if self.producer is None:
+            above: Any = super()
+            above.freeze()
+
+    def make_conditional(self, *args: Any, **options: Any) -> Any:
+        """As Werkzeug's, but nothing for a stream."""
+        above: Any = super()
+        return self if self.producer is not None else above.make_conditional(*args, **options)
+
+    def calculate_content_length(self) -> int | None:
+        """As Werkzeug's, but nothing for a stream."""
+        above: Any = super()
+        return None if self.producer is not None else above.calculate_content_length()
+
     def get_app_iter(self, environ: Environ) -> Iterable[bytes]:
         """As Werkzeug's; called when the response leaves the app, so contexts are kept from here on."""
         above: Any = super()
@@ -169,6 +198,8 @@ def _begun(description: StreamingResponse, environ: Environ) -> flask.Response:
 
     served, producer = copy.copy(description), _Producer(awaited=description.kind.is_async)
     served.resources = (producer, *description.resources)
+    if isinstance(served, TemplateResponse):
+        served.beside = producer.beside
     description.begin()  # it would not know of its copy's service
     watched(served, _session())
     options: Options | None = flask.current_app.extensions.get("streamkit")
@@ -176,6 +207,8 @@ def _begun(description: StreamingResponse, environ: Environ) -> flask.Response:
     status, headers = head
     responses: Any = flask.current_app.response_class
     made = _streaming(responses)(body, status=status, headers=headers)
+    if not any(name.lower() == "content-type" for name, _ in headers):
+        made.headers.pop("Content-Type", None)  # Werkzeug's default; a 204 has none
     made.direct_passthrough = True  # whoever asks for its data would wait for the end
     made.producer = producer
     return made  # type: ignore[no-any-return]
@@ -222,12 +255,14 @@ def _session() -> Any:
 class _Producer:
     """A description's producer, seen from outside: whether it still needs the contexts, and its error.
 
-    It stands among the resources of the description that is served, so it is told of every end.
+    It stands among the resources of the description that is served, so it is told of every end. The
+    deferred blocks of a page run beside it, and may outlive it when the client leaves.
     """
 
     def __init__(self, *, awaited: bool) -> None:
         self._awaited = awaited
         self._turn = threading.Lock()
+        self._running = 0
         self._over = threading.Event()
         self._over.set()  # until it is entered: for HEAD, say, the producer never runs
         self._error: BaseException | None = None
@@ -238,7 +273,9 @@ class _Producer:
         return self._over.is_set()
 
     def __enter__(self) -> None:
-        self._over.clear()
+        with self._turn:
+            self._running += 1
+            self._over.clear()
 
     def __exit__(
         self,
@@ -247,16 +284,32 @@ class _Producer:
         traceback: TracebackType | None,
     ) -> None:
         with self._turn:
+            self._running -= 1
+            self._error = error or self._error
+            if self._running:
+                return
             self._over.set()
-            last = self._last
-            if last is None:
-                self._error = error
+            last, error = self._last, self._error
+            if last is not None:
+                self._error = None
         if last is None:
             return
         if self._awaited:
             pool.submit(functools.partial(last, error))  # its loop has others to serve
         else:
             last(error)
+
+    def beside(self, job: Callable[[], Any]) -> Callable[[], Any]:
+        """What runs a job that needs the contexts too."""
+
+        def run() -> Any:
+            self.__enter__()
+            try:
+                return job()
+            finally:
+                self.__exit__(None, None, None)  # its error is the page's, or nobody's
+
+        return run
 
     def after(self, last: Callable[[BaseException | None], object], seconds: float, *, here: bool) -> None:
         """Call `last(error)` once the producer has ended, or by the producer if it takes longer.

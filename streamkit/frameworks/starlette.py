@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 from ._missing import missing
@@ -32,12 +33,16 @@ from ..core.producers import kind_of
 from ..core.response import StreamingResponse
 from ..core.steps import StepAside
 from ..errors import ProducerError
+from ..options import Options
 from ..sse import event_stream
+from ..templates import TemplateResponse
+from ..templates import Templates as PlainTemplates
 from ..types import Receive, Scope, Send
-from ._asgi import CLIENT_LEFT, Begun, LastOfProducer, encoded, own, shared
+from ._asgi import CLIENT_LEFT, Begun, LastOfProducer, encoded, is_on_loop, own, shared
 from ._session import watched
+from ._templates import split
 
-__all__ = ["EventStreamResponse", "live", "respond"]
+__all__ = ["EventStreamResponse", "Templates", "live", "respond"]
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -81,9 +86,10 @@ class _Begun(_Streaming):
 class _Deferred(_Streaming):
     """A description that is begun when the response is sent: where there is no request at hand."""
 
-    def __init__(self, description: StreamingResponse) -> None:
+    def __init__(self, description: StreamingResponse, context: Context | None) -> None:
         super().__init__(description.status, description.headers)
         self._description = description
+        self._context = context
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         served = self._description
@@ -93,9 +99,24 @@ class _Deferred(_Streaming):
             scope["session"] = watched(served, scope["session"])
         last = LastOfProducer(served)
         try:
-            await served(scope, receive, send)
+            if self._context is None:
+                await served(scope, receive, send)
+            else:
+                await self._stream_in(self._context, served, scope, receive, send)
         finally:
             await last.wait()
+
+    @staticmethod
+    async def _stream_in(
+        context: Context, served: StreamingResponse, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        begun = Begun(served, None, context)
+        if await begun.begin(scope, receive):
+            try:
+                await begun.send_start(send)
+                await begun.send_body(send)
+            finally:
+                await begun.end()
 
 
 class EventStreamResponse(Response):
@@ -137,8 +158,52 @@ class EventStreamResponse(Response):
 
 
 def respond(description: StreamingResponse) -> Response:
-    """A description as a response of Starlette's, for endpoints that must return one (FastAPI)."""
-    return _Deferred(own(description))
+    """A description as a response of Starlette's, for endpoints that must return one (FastAPI).
+
+    The producer has the context variables of the endpoint, also of a synchronous one, which
+    Starlette runs on a worker thread in a context of its own.
+    """
+    return _Deferred(own(description), None if is_on_loop() else copy_context())
+
+
+class Templates:
+    """`streamkit.Templates` of a `Jinja2Templates` of Starlette's: `Templates(Jinja2Templates("pages"))`.
+
+    Templates have the context that its `TemplateResponse` gives: the request, that of the context
+    processors, and `url_for`. `options` go over those of the app. Raises `ProducerError`.
+    """
+
+    def __init__(self, templates: Any, options: Options | Mapping[str, Any] | None = None) -> None:
+        environment = getattr(templates, "env", None)
+        if environment is None:
+            raise ProducerError(f"wanted starlette.templating.Jinja2Templates, got {templates!r}")
+        self._processors = templates.context_processors
+        self._templates = PlainTemplates(environment, options)
+
+    def chunked(self, request: Request, name: Any = None, **wishes_and_context: Any) -> Response:
+        """Respond with a page that is sent while it is rendered; as `streamkit.Templates.chunked`."""
+        return respond(self._described("chunked", request, name, wishes_and_context))
+
+    def view(self, request: Request, name: Any = None, **wishes_and_context: Any) -> Response:
+        """Respond with a page that is sent whole; as `streamkit.Templates.view`."""
+        return respond(self._described("view", request, name, wishes_and_context))
+
+    def fragment(self, request: Request, name: Any, **context: Any) -> Any:
+        """Render a template whole, as `Markup`, to be written by an error hook; as `Templates.fragment`."""
+        return self._templates.fragment(name, **self._context(request, context))
+
+    no_chunk = staticmethod(PlainTemplates.no_chunk)
+
+    def _described(self, way: str, request: Request, name: Any, given: dict[str, Any]) -> TemplateResponse:
+        wishes, context = split(given)
+        described: Any = getattr(self._templates, way)
+        return described(name, context=self._context(request, context), **wishes)  # type: ignore[no-any-return]
+
+    def _context(self, request: Request, context: dict[str, Any]) -> dict[str, Any]:
+        context.setdefault("request", request)
+        for processor in self._processors:
+            context.update(processor(request))
+        return context
 
 
 def live(view: View) -> View:
@@ -186,12 +251,12 @@ def _without_stream(view: Callable[..., Any], signature: inspect.Signature) -> i
     return inspect.Signature(
         [
             request.replace(annotation=Request),
-            *(other.replace(annotation=_evaluated(other.annotation, names)) for other in others),
+            *(other.replace(annotation=evaluated(other.annotation, names)) for other in others),
         ]
     )
 
 
-def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+def evaluated(annotation: Any, names: dict[str, Any]) -> Any:
     """The annotation itself, where it stands in quotes, or all do in its module."""
     if not isinstance(annotation, str):
         return annotation

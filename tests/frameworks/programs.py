@@ -179,6 +179,16 @@ class Ends:
         return self.outcomes
 
 
+def read_up_to(answer: Any, end: bytes) -> bytes:
+    """The chunks up to the one that ends so; on a busy machine a piece of a page may come as several."""
+    body = b""
+    while not body.endswith(end):
+        chunk = answer.next_chunk()
+        assert chunk is not None, f"the body ended without {end!r}: {body!r}"
+        body += chunk
+    return body
+
+
 def cookies(answer: Any) -> list[str]:
     """The names of the cookies that an answer sets, in their order."""
     return [value.strip().partition("=")[0] for value in answer.headers.getlist("Set-Cookie")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import unittest
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pytest
@@ -76,6 +77,16 @@ def way(request: pytest.FixtureRequest) -> Iterator[Way]:
     interface, kind, shape = request.param
     with Site(interface) as site:
         yield Way(site, kind, shape)
+
+
+@contextmanager
+def closing_order(finish: Any) -> Iterator[None]:
+    """Call `finish` at the end of each request, after Django's own receivers."""
+    request_finished.connect(finish)
+    try:
+        yield
+    finally:
+        request_finished.disconnect(finish)
 
 
 class Requests:
@@ -267,6 +278,64 @@ def test_hooks_may_use_the_database(way: Way) -> None:
     answer.wait_closed()
     assert until(lambda: len(counts) == (2 if way.shape == "live" else 4))
     assert until(lambda: not database.open)
+
+
+def test_hooks_that_a_producer_adds_may_use_the_database(way: Way) -> None:
+    """As hooks that are described; what they open is closed by when the request is finished."""
+    counts: list[int] = []
+    open_at_the_end: list[int] = []
+    is_async = way.shape.startswith("async") or (way.shape == "live" and way.kind == "async")
+
+    def sync_hook(*details: Any) -> None:
+        counts.append(connected())
+
+    async def async_hook(*details: Any) -> None:
+        counts.append(await sync_to_async(connected)())
+
+    def program(stream: Any) -> Iterator[Any]:
+        if stream is not None:
+            hook = async_hook if is_async else sync_hook
+            for moment in (stream.on_commit, stream.on_error, stream.on_finish):
+                moment(hook)
+            if way.shape == "live":
+                stream.headers["Content-Type"] = "text/event-stream"
+        yield "a"
+        raise ZeroDivisionError
+
+    def finish(**details: Any) -> None:
+        open_at_the_end.append(len(database.open))
+
+    view = way.view(program, content_type="text/event-stream")
+    with closing_order(finish):
+        answer = way.site.client(view).get("/")
+        assert answer.read().startswith(b"a")
+        answer.wait_closed()
+        assert until(lambda: len(open_at_the_end) == 1)
+    if "iterable" not in way.shape:
+        assert counts == [3, 3, 3]
+        # Django's own closes a server thread's connection with this signal.
+        assert way.interface == "wsgi" or open_at_the_end == [0]
+    assert until(lambda: not database.open)
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_repeated_producer_still_ends_at_an_error_that_nobody_minds(interface: str) -> None:
+    calls: list[int] = []
+
+    def produce(stream: Any) -> None:
+        calls.append(stream.write("a"))
+        raise ZeroDivisionError
+
+    def view(request: Any) -> Any:
+        return respond(request, streamkit.stream(produce, loop=True, content_type="text/csv"))
+
+    with Site(interface) as site:
+        answer = site.client(view).get("/")
+        assert answer.next_chunk() == b"a"
+        with pytest.raises(ZeroDivisionError):
+            answer.next_chunk()
+        answer.wait_closed()
+    assert calls == [1]
 
 
 def test_event_streams_and_open_streams_close_their_connections_too(way: Way) -> None:

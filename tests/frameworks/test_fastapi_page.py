@@ -18,6 +18,8 @@ from servers.launch import ROOT
 import streamkit
 from streamkit.testing import Client
 
+from .programs import read_up_to
+
 pytestmark = pytest.mark.server  # FastAPI and Quart are not among what the quick tests need
 
 PAGE = (ROOT / "docs" / "frameworks-asgi.md").read_text()
@@ -78,17 +80,41 @@ def test_starlette(run: Callable[[str], Any]) -> None:
 
 def test_fastapi(run: Callable[[str], Any]) -> None:
     pytest.importorskip("fastapi")
-    (code,) = blocks("FastAPI")
-    app = run(code).app
+    app = run("".join(blocks("FastAPI"))).app
     with Client(app) as client:
         ticks = client.get("/live/tick", query="last=1")
         assert [(event.event, event.data) for event in ticks.events()] == [("tick", "2"), ("tick", "3")]
         assert [event.data for event in client.get("/described").events()] == ["1", "2", "3"]
         assert [(event.data, event.id) for event in client.get("/yields").events()][-1] == ("3", "3")
         assert client.get("/export").read() == b"1\r\n2\r\n3\r\n"
+        assert client.get("/rows.csv").read() == b"1\r\n2\r\n3\r\n"
     for path in ("/live/{name}", "/described", "/yields"):
         answers = app.openapi()["paths"][path]["get"]["responses"]
         assert list(answers["200"]["content"]) == ["text/event-stream"]
+
+
+def test_templates_of_starlette(run: Callable[[str], Any]) -> None:
+    pytest.importorskip("jinja2")
+    code, _ = blocks("Templates")
+    with Client(run(code).app) as client:
+        answer = client.get("/albums")
+        assert (read_up_to(answer, b"</h1>"), answer.read()) == (b"<h1>/albums</h1>", b"<p>Blue<p>Hejira")
+
+
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_templates_of_django(run: Callable[[str], Any], interface: str) -> None:
+    pytest.importorskip("django")
+    pytest.importorskip("jinja2")
+    from django.test import override_settings
+
+    from .django_ways import SESSIONS, Site
+
+    code = run("".join(["from jinja2 import DictLoader\n", blocks("Templates")[1]]))
+    messages = "django.contrib.messages.middleware.MessageMiddleware"
+    with override_settings(TEMPLATES=code.TEMPLATES), Site(interface) as site:
+        answer = site.client(code.form, middleware=[SESSIONS, messages]).get("/")
+        assert answer.next_chunk() == b"<form>"
+        assert b"csrfmiddlewaretoken" in answer.read()
 
 
 def test_quart(run: Callable[[str], Any]) -> None:

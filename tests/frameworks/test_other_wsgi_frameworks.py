@@ -16,10 +16,18 @@ import streamkit
 from streamkit.errors import OptionsError
 from streamkit.testing import Client
 
+from .programs import read_up_to
+
 PAGE = (ROOT / "docs" / "frameworks.md").read_text()
 LOUD = ("WARNING", "ERROR", "CRITICAL")
 OTHERS = ["Pyramid and PasteDeploy", "Bottle", "Falcon"]
-NEEDS = {"Flask": "flask", "Pyramid and PasteDeploy": "pyramid", "Bottle": "bottle", "Falcon": "falcon"}
+NEEDS = {
+    "Flask": "flask",
+    "Templates in Flask": "flask",
+    "Pyramid and PasteDeploy": "pyramid",
+    "Bottle": "bottle",
+    "Falcon": "falcon",
+}
 
 
 def block(heading: str, language: str = "python") -> str:
@@ -50,6 +58,14 @@ def test_the_example_for_flask_streams_events_and_a_file() -> None:
         with client.get("/export.csv") as answer:
             assert answer.headers["Content-Disposition"].startswith('attachment; filename="export.csv"')
             assert answer.read().splitlines()[-1] == b"999,998001"
+
+
+def test_the_example_for_flasks_templates_arrives_in_pieces_and_shows_its_message() -> None:
+    pytest.importorskip("flask")
+    with Client(example("Templates in Flask")["shop"]) as client:
+        answer = client.get("/albums")
+        assert read_up_to(answer, b"</h1>") == b"<h1>Ann</h1>"
+        assert answer.read() == b"<p>Blue<p>Hejira<em>Welcome</em>"
 
 
 @pytest.mark.server

@@ -5,13 +5,15 @@ Rule: a chunk that is awaited before the next is made shows that nothing holds i
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import zlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from driving import PATIENCE, until
+from driving import PATIENCE, scope_of, until
 
 import streamkit
 from streamkit.errors import AlreadyCommitted, AlreadyServed, ProducerError
@@ -46,6 +48,7 @@ async def pass_on(request: Any, call_next: Any) -> Any:
 
 DISPATCHED = Middleware(BaseHTTPMiddleware, dispatch=pass_on)
 GZIP = Middleware(GZipMiddleware)
+name_of_request: ContextVar[str] = ContextVar("name_of_request", default="nobody")
 
 
 class Way:
@@ -242,6 +245,68 @@ def test_a_description_of_an_iterator_is_served_once() -> None:
     with Client(app) as client:
         assert client.get("/").read() == b"a"
         assert client.get("/").read() == b"AlreadyServed"
+
+
+@pytest.mark.parametrize("producer", PRODUCERS)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_producer_has_the_context_variables_of_its_endpoint(kind: str, producer: str) -> None:
+    def program(stream: Any) -> Iterator[Any]:
+        yield name_of_request.get()
+
+    def endpoint(request: Any) -> Any:
+        name_of_request.set(request.query_params["name"])
+        return respond(streamkit.stream(producer_of(producer, program)))
+
+    async def endpoint_async(request: Any) -> Any:
+        return endpoint(request)
+
+    route = Route("/", endpoint if kind == "sync" else endpoint_async)
+    with Client(Starlette(routes=[route])) as client:
+        assert [client.get("/", query=f"name={name}").read() for name in ("ann", "bea")] == [b"ann", b"bea"]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_an_asynchronous_producer_of_any_endpoint_may_use_anyio(kind: str) -> None:
+    """Which has a note of its own in the context of its worker threads, where synchronous endpoints run."""
+    import anyio
+
+    async def produce(stream: streamkit.AsyncResponseStream) -> None:
+        await stream.write(await anyio.to_thread.run_sync(lambda: "done"))
+
+    def endpoint(request: Any) -> Any:
+        return respond(streamkit.stream(produce))
+
+    async def endpoint_async(request: Any) -> Any:
+        return endpoint(request)
+
+    route = Route("/", endpoint if kind == "sync" else endpoint_async)
+    with Client(Starlette(routes=[route])) as client:
+        assert client.get("/").read() == b"done"
+
+
+@pytest.mark.parametrize("producer", PRODUCERS)
+def test_a_head_that_nobody_takes_ends_its_producer(producer: str) -> None:
+    """The server says so by an `OSError` (ASGI 2.4); here for an endpoint on a worker thread."""
+    ended = threading.Event()
+
+    def program(stream: Any) -> Iterator[Any]:
+        try:
+            yield "a"
+            yield "b"
+        finally:
+            ended.set()
+
+    async def main() -> None:
+        response = await asyncio.to_thread(lambda: respond(streamkit.stream(producer_of(producer, program))))
+
+        async def send(message: Any) -> None:
+            raise OSError("gone")
+
+        with pytest.raises(OSError, match="gone"):
+            await response(scope_of(), asyncio.Event().wait, send)
+
+    asyncio.run(main())
+    assert ended.wait(PATIENCE)
 
 
 def test_what_is_no_description_is_refused() -> None:
