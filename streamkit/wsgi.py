@@ -19,7 +19,7 @@ from .core.base import BaseStream
 from .core.commit import State, after
 from .core.context import inherited, unchunked
 from .core.framing import Body, Request, frame, has_body
-from .core.headers import Pairs, is_streaming, value_of
+from .core.headers import IDENTITY, Pairs, is_streaming, value_of
 from .core.request import NO_FIELDS, fields_of
 from .core.response import StreamingResponse, carried_out_by
 from .engines import thread
@@ -69,7 +69,7 @@ from .errors import (
 from .options import Options
 from .syntax import status_line
 from .types import Environ, StartResponse, WSGIApp
-from .unbuffer.marker import marking, unmarked
+from .unbuffer.marker import marking
 from .unbuffer.stripping import stripped
 
 __all__ = ["StreamingMiddleware", "respond"]
@@ -217,7 +217,6 @@ def _is_stream(answer: Answer, body: Any, environ: Environ) -> bool:
 def _without_strangers(answer: Answer, carried: BaseStream, body: Any) -> Pairs:
     """The head of a description, without the ETag and Content-Length that layers have put on it."""
     status, headers, _ = answer
-    headers = unmarked(headers)
     ours = carried._head
     if ours is None or not status.startswith(str(ours[0])) or isinstance(body, (list, tuple)):
         return headers  # a layer has put another response in its place
@@ -228,6 +227,8 @@ def _without_strangers(answer: Answer, carried: BaseStream, body: Any) -> Pairs:
         (name, value)
         for name, value in headers
         if name.lower() not in ("etag", "content-length") or name.lower() in own
+        # "identity ... SHOULD NOT be used in" it -- RFC 9110, 8.4.1; Django's room holds layers off by it.
+        if value != IDENTITY or name.lower() != "content-encoding"
     ]
 
 

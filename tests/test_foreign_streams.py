@@ -225,3 +225,60 @@ def test_an_empty_foreign_chunk_is_no_end(foreign: Foreign) -> None:
 
     answer = foreign(parts).finish()
     assert (answer.body, answer.complete) == (b"ab", True)
+
+
+@pytest.mark.parametrize("wraps", [1, 2])
+def test_an_asgi_app_that_names_its_headers_in_capitals_is_passed_on_as_it_is(wraps: int) -> None:
+    """Django does so, and sends a file in several messages."""
+    headers = [(b"Content-Type", b"text/plain"), (b"Content-Length", b"6"), (b"ETag", b'"1"')]
+    messages = [
+        {"type": "http.response.start", "status": 200, "headers": headers},
+        {"type": "http.response.body", "body": b"one", "more_body": True},
+        {"type": "http.response.body", "body": b"two"},
+    ]
+    assert relayed(messages, wraps) == messages
+
+
+@pytest.mark.parametrize("wraps", [1, 2])
+def test_a_file_that_the_server_is_to_send_is_passed_on_after_its_head(wraps: int) -> None:
+    messages = [
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]},
+        {"type": "http.response.pathsend", "path": "/etc/hostname"},
+    ]
+    assert relayed(messages, wraps) == messages
+
+
+def relayed(messages: list[Any], wraps: int) -> list[Any]:
+    """What a server gets of an app's messages."""
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+
+    async def serve() -> None:
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        wrapped: Any = app
+        for _ in range(wraps):
+            wrapped = streamkit.wrap(wrapped, kind="asgi", compress=True)
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "http_version": "1.1"}
+        await wrapped(scope, asyncio.Future, send)
+
+    asyncio.run(serve())
+    return sent
+
+
+def test_an_asgi_event_stream_is_one_whatever_the_letters_of_its_headers_names() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"Content-Type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    with AsgiServer(streamkit.wrap(app, kind="asgi", commit_after=0.05)) as server:
+        answer = server.request()
+        assert until(lambda: answer.starts)  # though the app has sent no chunk
+        assert answer.header("X-Accel-Buffering") == "no"
+        answer.leave()

@@ -1,4 +1,4 @@
-"""What both kinds of response stream share: the head, the hooks, the end.
+"""What both kinds of response stream share: the head and the end; their hooks stand in `hooks`.
 
 Rule: nothing here sends, waits or logs. Each attribute has its default on the class, so
 that a stream nobody touches costs its engine's few attributes and no more.
@@ -6,11 +6,9 @@ that a stream nobody touches costs its engine's few attributes and no more.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from werkzeug.http import dump_cookie
 
@@ -43,6 +41,7 @@ from .headers import (
     media_type_of,
     value_of,
 )
+from .hooks import Hooked
 from .request import NO_FIELDS, Fields
 
 if TYPE_CHECKING:
@@ -51,11 +50,8 @@ if TYPE_CHECKING:
 DEFAULT_CONTENT_TYPE = "text/plain; charset=utf-8"
 HTTP11 = Request("GET", (1, 1), False)
 
-Hook = TypeVar("Hook", bound=Callable[..., Any])
-HookName = Literal["commit", "error", "finish"]
 
-
-class BaseStream:
+class BaseStream(Hooked):
     """The head, the hooks and the end of one response, without the body's journey."""
 
     response: StreamingResponse | None = None  # the description, where there is one
@@ -91,9 +87,6 @@ class BaseStream:
     _home: set[Any] | None = None  # the open streams among which it stands
     _deadline: float | None = None  # of `max_duration`, by the monotonic clock
     _watch: Any = None  # what the clock of `engines.clock` knows of it
-    _error_hooks: list[Callable[..., Any]] | None = None
-    _commit_hooks: deque[Callable[..., Any]] | None = None
-    _finish_hooks: deque[Callable[..., Any]] | None = None
     _when_committed: Any = None  # the milestones of `engines.waits`
     _when_finished: Any = None
 
@@ -229,77 +222,6 @@ class BaseStream:
     def tail(self) -> bytes:
         """The last two bytes of what was written so far; as after a blank line if nothing was."""
         return self._tail
-
-    # -- hooks
-
-    def on_commit(self, hook: Hook) -> Hook:
-        """Call `hook(stream)` just before the head is fixed; it may still change headers."""
-        self._hooks("commit").append(hook)
-        if self.committed:
-            self._run_late(self._taken("commit"))
-        return hook
-
-    def on_error(self, hook: Hook) -> Hook:
-        """Call `hook(stream, error)` once for each error after the commit; it may still write."""
-        self.__dict__.setdefault("_error_hooks", []).append(hook)
-        if self._failure is not None and self.committed:
-            self._run_late([hook], self._failure)
-        return hook
-
-    def on_finish(self, hook: Hook) -> Hook:
-        """Call `hook(stream)` once when the stream has ended, however it ended."""
-        self._hooks("finish").append(hook)
-        if self._outcome is not None:
-            self._run_late(self._taken("finish"))
-        return hook
-
-    def _hooks(self, name: HookName) -> deque[Callable[..., Any]]:
-        hooks: deque[Callable[..., Any]] = self.__dict__.setdefault(f"_{name}_hooks", deque())
-        return hooks
-
-    def _taken(self, name: HookName) -> list[Callable[..., Any]]:
-        """The hooks of this name, each handed out once, whichever thread asks."""
-        # Not by `__dict__`: asking an object for it slows all its attributes down for good (CPython 3.11).
-        hooks: deque[Callable[..., Any]] | None = getattr(self, f"_{name}_hooks")
-        taken: list[Callable[..., Any]] = []
-        while hooks:
-            try:
-                taken.append(hooks.popleft())
-            except IndexError:  # another thread took the last one
-                break
-        return taken
-
-    def _error_calls(self) -> list[Callable[..., Any]]:
-        """Whom to tell of an error after the commit."""
-        described = self.response.on_error if self.response is not None else None
-        calls = [described, *(self._error_hooks or ()), self.options.on_error]
-        return [call for call in calls if call is not None]
-
-    def _finish_calls(self) -> list[Callable[[], Any]]:
-        """Whom to tell of the end, as calls without arguments."""
-        calls: list[Callable[[], Any]] = []
-        if self.response is not None and self.response.callback is not None:
-            calls.append(self.response.callback)
-        hooks = self._taken("finish")
-        if self.options.on_finish is not None:
-            hooks.append(self.options.on_finish)
-        calls.extend(partial(hook, self) for hook in hooks)
-        return calls
-
-    def _pass_hooks_to(self, stream: BaseStream) -> None:
-        """Another stream carries this response: whoever waits for its moments is told by it."""
-        if self._error_hooks:
-            stream.__dict__.setdefault("_error_hooks", []).extend(self._error_hooks)
-        names: tuple[HookName, ...] = ("finish",) if stream.committed else ("commit", "finish")
-        for name in names:
-            hooks = self._taken(name)
-            if hooks:
-                stream._hooks(name).extend(hooks)
-
-    def _run_late(self, hooks: list[Callable[..., Any]], *details: Any) -> None:
-        """Run hooks that came after their moment."""
-        for hook in hooks:
-            hook(self, *details)
 
     # -- decisions that the engines share
 

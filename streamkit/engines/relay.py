@@ -17,6 +17,7 @@ from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body, Request, frame
 from ..core.headers import STREAMING_TYPES, finished, media_type_of
+from ..core.marking import MARK, unmarked
 from ..core.request import Fields, fields_of
 from ..errors import ClientDisconnected, ProtocolViolation, StreamEnded, TooManyStreams
 from ..options import Options
@@ -55,6 +56,8 @@ ORDER = {
     OWN: "nothing",
     CARRIED: "http.response.start",
 }
+_FILES = ("http.response.pathsend", "http.response.zerocopysend")
+_MARK = MARK.encode()
 _PLAIN_TYPES = frozenset({b"text/html; charset=utf-8", b"application/json", b"text/plain; charset=utf-8"})
 
 
@@ -129,16 +132,22 @@ class Relay(LoopWaits):
         phase = self.phase
         if phase == NEW:
             if kind == "http.response.start":
-                has_length = False
+                has_length = has_type = False
                 if "headers" in message:
                     for name, value in message["headers"]:
                         if name == b"content-length":
                             has_length = True
-                        elif name == b"content-type" and value not in _PLAIN_TYPES and _is_streaming(value):
-                            return self._begin_foreign(message)
+                        elif name == b"content-type":
+                            if value not in _PLAIN_TYPES and _is_streaming(value):
+                                return self._begin_foreign(message)
+                            has_type = True
+                        elif name == b"content-encoding" and _MARK in value:
+                            return self._hold(_unmarked(message))
                 if has_length:
                     self.phase = PASSING
                     return self.server_send(message)
+                if not has_type:
+                    return self._hold(message)
                 self._start = message
                 self.phase = HELD
                 return _nothing()
@@ -157,8 +166,26 @@ class Relay(LoopWaits):
             return self.server_send(message)
         return self._send_slowly(kind, message)
 
+    def _hold(self, message: Message) -> Awaitable[None]:
+        """Wait for what follows this head; Django's, for one, may have names that are not in lower case."""
+        has_length = False
+        for name, value in message.get("headers", ()):
+            lowered = name.lower()
+            if lowered == b"content-type" and value not in _PLAIN_TYPES and _is_streaming(value):
+                return self._begin_foreign(message)
+            has_length = has_length or lowered == b"content-length"
+        if has_length:
+            self.phase = PASSING
+            return self.server_send(message)
+        self._start = message
+        self.phase = HELD
+        return _nothing()
+
     def _send_slowly(self, kind: str, message: Message) -> Awaitable[None]:
         if kind not in ("http.response.start", "http.response.body"):
+            if self.phase == HELD and kind in _FILES:
+                self.phase = PASSING  # the server sends this body in a way of its own
+                return _both(self.server_send, self._start, message)
             return self.server_send(message)  # extensions go on untouched
         if self.phase == CARRIED and kind == "http.response.start":
             self.phase = PASSING
@@ -422,6 +449,12 @@ async def _both(send: Send, start: Message | None, body: Message) -> None:
     assert start is not None
     await send(start)
     await send(body)
+
+
+def _unmarked(message: Message) -> Message:
+    """A head that was kept with the mark of a description, and is sent again without one."""
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
+    return {**message, "headers": encoded(unmarked(pairs))}
 
 
 def _is_streaming(content_type: bytes) -> bool:

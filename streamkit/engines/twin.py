@@ -15,8 +15,8 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
 
-from ..core.base import Hook
 from ..core.headers import Headers
+from ..core.hooks import Hook
 from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import ClientDisconnected, StreamError
 from ..types import Chunk, Outcome

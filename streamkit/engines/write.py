@@ -21,6 +21,7 @@ from ..core.commit import State, after
 from ..core.compression import Coder, coder_for
 from ..core.framing import Body, Request, frame
 from ..core.headers import finished, is_streaming, value_of
+from ..core.marking import USED, unmarked
 from ..core.request import Fields, fields_of
 from ..errors import (
     ClientDisconnected,
@@ -90,6 +91,8 @@ class RequestStream(ThreadWaits):
         """PEP 3333's `start_response`: kept until it is known whether this is a stream."""
         if self.answer is not None:
             self._start_again(exc_info)
+        if USED:  # some layer may have kept a marked head, and send it again now
+            headers = unmarked(headers)
         self.answer = (status, headers, exc_info)
         return self
 

@@ -64,7 +64,7 @@ class _Placeholder:
         self._response = response
         self._own: Pairs = list(response.headers.items())
         self._given, sent = placeholder(response.status_code, self._own)
-        self.made = type(response)(b"", status=self._given, headers=sent)
+        self.made = _made_like(response, self._given, sent)
         self._sent: Pairs = list(self.made.headers.items())  # with what its class adds
 
     def restored(self, answer: Any) -> Any:
@@ -78,6 +78,8 @@ class _Placeholder:
         headers = merged(self._own, self._sent, list(answer.headers.items()), answer.status_code)
         response.headers.clear()
         response.headers.extend(headers)
+        for ending in getattr(answer, "_on_close", ()):  # `call_on_close`: of the stream's end, then
+            response.call_on_close(ending)
         return response
 
     def failed(self, hook: Hook, error: Exception) -> Any:
@@ -87,6 +89,17 @@ class _Placeholder:
             "%r failed on the empty body that stands for a stream; the stream goes on", hook, exc_info=error
         )
         return self._response
+
+
+def _made_like(response: Any, status: int, headers: Pairs) -> Any:
+    """An empty response of this one's class, or of the nearest base class that can be made so."""
+    *kinds, last = (kind for kind in type(response).__mro__ if hasattr(kind, "set_data"))
+    for kind in kinds:
+        try:
+            return kind(b"", status=status, headers=headers)
+        except Exception:  # a class of the application's own may want more arguments, and check them
+            continue
+    return last(b"", status=status, headers=headers)
 
 
 def _is_streamed(response: Any) -> bool:

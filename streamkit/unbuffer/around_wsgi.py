@@ -83,8 +83,10 @@ class OutsideWSGI:
             body = self.wrapped(environ, head)
             if head.answer is None and not head.passed:
                 body = _Begun(body)
-        except Exception as error:
-            if not caught:
+        except BaseException as error:
+            if not caught or not isinstance(error, Exception):
+                for lost in caught:
+                    _close(lost.body)
                 raise
             _failed(self.wrapped, error)
             head.answer = None

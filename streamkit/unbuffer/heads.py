@@ -29,8 +29,6 @@ _COMPUTED = frozenset(
     }
 )  # fmt: skip
 
-_REPEATED = frozenset({"set-cookie", "vary", "link", "www-authenticate"})
-
 
 def is_stream(headers: Pairs, body: Any, environ: Any = None) -> bool:
     """Whether a WSGI response comes piece by piece, as far as can be told before it is read."""
@@ -67,22 +65,16 @@ def merged(own: Pairs, sent: Pairs, came: Pairs, status: int) -> Pairs:
         names = {name.lower() for name, _ in came}
         came = [*(pair for pair in sent if pair[0].lower() not in names), *came]
     before = {(name.lower(), value) for name, value in sent}
-    names_before = {name for name, _ in before}
-    names_after = {name.lower() for name, _ in came}
-    removed = {name for name in names_before - names_after if name not in _COMPUTED}
     added = [
         (name, value)
         for name, value in came
         if (name.lower(), value) not in before and name.lower() not in _COMPUTED
     ]
-    removed.update(name.lower() for name, _ in added if name.lower() not in _REPEATED)
     after = {(name.lower(), value) for name, value in came}
 
     def stays(name: str, value: str) -> bool:
-        if name in removed:
-            return False
-        # A layer may have put one value of several in another's place: `Vary: Accept` by a longer one.
-        return name not in _REPEATED or (name, value) in after
+        # Value by value: a layer may put another in the place of one, or a second one beside it.
+        return name in _COMPUTED or (name, value) in after
 
     return [*(pair for pair in own if stays(pair[0].lower(), pair[1])), *added]
 

@@ -1,10 +1,6 @@
-"""A content coding that is none: it makes layers that compress step aside.
+"""The mark of `core.marking` on its way: put on by who serves a description, taken off by the wrap outside.
 
-Layers leave alone what is coded already. So the head of a description goes through the stack with
-`Content-Encoding: x-streamkit`, and the wrap outside of the stack takes it off; `identity` would
-free fewer layers (Starlette's and New Relic's among them look for any value, others exempt that one).
-
-Rule: only a head that is sure to pass a wrap of ours is marked; the mark never reaches a server.
+Rule: only a head that is sure to pass a wrap of ours is marked.
 """
 
 from __future__ import annotations
@@ -14,29 +10,10 @@ from typing import Any
 
 from ..core.base import BaseStream
 from ..core.framing import Body
-from ..core.headers import Pairs, value_of
+from ..core.marking import MARK, marked, unmarked
 from ..types import ExcInfo, Message, Send, StartResponse, Write, WSGIHeaders
 
 __all__ = ["MARK", "UnmarkedSend", "marked", "marking", "unmarked"]
-
-MARK = "x-streamkit"
-
-
-def marked(headers: Pairs) -> Pairs:
-    """These headers with the mark, where they name no coding."""
-    return headers if value_of(headers, "content-encoding") else [*headers, ("Content-Encoding", MARK)]
-
-
-def unmarked(headers: Pairs) -> Pairs:
-    """These headers without the mark, alone or among codings that a layer has added."""
-    kept: Pairs = []
-    for name, value in headers:
-        if len(name) == 16 and MARK in value and name.lower() == "content-encoding":
-            value = ", ".join(coding for part in value.split(",") if (coding := part.strip()) != MARK)
-            if not value:
-                continue
-        kept.append((name, value))
-    return kept
 
 
 def marking(start_response: StartResponse, stream: BaseStream) -> StartResponse:

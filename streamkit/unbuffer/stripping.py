@@ -12,6 +12,8 @@ Rule: whoever cannot be relinked whole is left as found, and reported.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import threading
 import weakref
@@ -26,6 +28,7 @@ from .around_request import InsideRequest, OutsideRequest
 from .around_wsgi import InsideWSGI, OutsideWSGI
 from .known import Known, known_as, names_of, original
 from .layers import Layer, relink, tree
+from .references import Reference
 
 __all__ = ["KINDS", "Left", "Report", "Taken", "report", "strip"]
 
@@ -108,7 +111,7 @@ def report(app: Any) -> Report:
         ready(app)
     try:
         return _reports.get(app) or Report()
-    except TypeError:  # of a class without weak references or hash
+    except Exception:  # of a class without weak references, or with a hash or equality that fails
         return Report()
 
 
@@ -133,22 +136,27 @@ def stripped(
         return app
     with _turn:  # of two first requests at once
         found = _Strip(app, kinds, interface, remove)
-        found.run()
+        fault: Exception | None = None
+        try:
+            found.run()
+        except Exception as error:  # an object of the app's own fails when it is looked at
+            fault = error
         done = found.report
         for known_by in (app, found.app, owner):
             if known_by is not None:
                 _remember(known_by, done)
+    if fault is not None:  # no reason to fail a request
+        _LOG.warning("could not look for all layers of %s", type(app).__name__, exc_info=fault)
     _say(found.new, done.held)
     return found.app
 
 
 def _remember(app: Any, done: Report) -> None:
-    try:
+    # Without weak references, or with a hash that fails: `report` will say nothing of it.
+    with contextlib.suppress(Exception):
         before = _reports.get(app, Report())
         kept = [taken for taken in before.taken if taken.how == "removed" and taken not in done.taken]
         _reports[app] = Report((*kept, *done.taken), done.passes, done.held)
-    except TypeError:  # no weak references or hash: `report` will say nothing of it
-        pass
 
 
 def _say(taken: list[Taken], held: tuple[Left, ...]) -> None:
@@ -212,8 +220,7 @@ class _Strip:
         child = self._inner_of(layer) if layer.parent is None and not self._remove else None
         if child is None or not isinstance(child.object, _INSIDE):
             return False
-        outsides = (outside for inside, outside in _HALVES.values() if isinstance(child.object, inside))
-        layer.standing = next(outsides)(layer.standing, child.object)
+        layer.standing = _outside_with(child.object)(layer.standing, child.object)
         return True
 
     def _bypassed(self, layer: Layer) -> str | None:
@@ -228,6 +235,9 @@ class _Strip:
         child = self._inner_of(layer)
         if child is None:
             return "the app that it wraps was not found in it"
+        if isinstance(child.object, _INSIDE):  # an app inside was stripped before, as the root that it was
+            layer.holders = [holder for holder in layer.holders if not _is_of_half(holder)]
+            return _put(layer, _outside_with(child.object)(layer.standing, child.object))
         make_inside, make_outside = _HALVES[_interface_of(layer, child, self._interface)]
         inside = make_inside(child.standing)
         relinked = relink(child, inside)
@@ -275,6 +285,16 @@ def _is_around(layer: Layer) -> bool:
     if layer.kind in ("hook", "view", "entry"):
         return original(layer) is not layer.object
     return layer.parent is not None and isinstance(layer.parent.object, _OUTSIDE)
+
+
+def _outside_with(inside: Any) -> Any:
+    """The class of the outer half that belongs to this inner one."""
+    return next(outer for inner, outer in _HALVES.values() if isinstance(inside, inner))
+
+
+def _is_of_half(holder: Reference) -> bool:
+    """Whether this reference is that of an outer half to its layer."""
+    return isinstance(holder.put, functools.partial) and isinstance(holder.put.args[0], _OUTSIDE)
 
 
 def _above(layer: Layer) -> str | None:
