@@ -11,6 +11,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.http import HttpResponseBase, StreamingHttpResponse
+from django.utils.cache import patch_vary_headers
 
 from ..core.response import StreamingResponse
 from ..options import Options
@@ -101,8 +102,11 @@ class Later(Streaming):
         if self.status_code == status:
             self.status_code = begun.status_code
         self.headers = begun.headers
+        vary = begun.headers.get("Vary")
         for name, value in changed.items():
             self.headers[name] = value
+        if vary and "Vary" in changed:  # what was added to it, beside what the head says itself
+            patch_vary_headers(self, [field.strip() for field in vary.split(",")])
         for name in removed:
             self.headers.pop(name, None)
         for name, cookie in begun.cookies.items():

@@ -338,7 +338,7 @@ class _Kept:
 
     def __init__(self, response: Any, producer: _Producer, body: Iterable[bytes], environ: Environ) -> None:
         apart: Context | None = environ.get(CONTEXT)
-        self._run: Callable[..., Any] = _call if apart is None else apart.run
+        self._run: Callable[..., Any] = _call if apart is None else functools.partial(_run_in, apart)
         self._thread = threading.get_ident() if apart is None else None
         self._iterator = iter(body)
         self._producer = producer
@@ -401,3 +401,16 @@ class _Kept:
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
+
+
+def _run_in(context: Context, function: Callable[..., Any], *arguments: Any) -> Any:
+    """As `context.run`, also for a layer that reads the body while the app is still on the stack."""
+    try:
+        context.run(_nothing)
+    except RuntimeError:  # "cannot enter context: ... is already entered": it is the current one
+        return function(*arguments)
+    return context.run(function, *arguments)
+
+
+def _nothing() -> None:
+    """Tells whether a context can be entered."""

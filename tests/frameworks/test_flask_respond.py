@@ -16,6 +16,7 @@ from streamkit.errors import AlreadyServed, OptionsError, ProducerError
 from streamkit.testing import Client
 
 flask = pytest.importorskip("flask")
+from werkzeug.middleware.profiler import ProfilerMiddleware  # noqa: E402
 from werkzeug.test import EnvironBuilder  # noqa: E402
 
 from streamkit.frameworks.flask import StreamKit, respond  # noqa: E402
@@ -391,3 +392,24 @@ def test_failing_functions_at_the_end_are_logged_and_spoil_nothing(caplog: pytes
     assert "a teardown function failed" in caplog.text
     assert "a call_on_close function failed" in caplog.text
     assert [which for which, _, _ in torn.seen] == ["app"]
+
+
+@pytest.mark.parametrize(("known", "status"), [({}, 200), ({"If-None-Match": '"1"'}, 304)])
+def test_a_layer_that_reads_the_body_while_the_app_is_on_the_stack_gets_it(
+    known: dict[str, str], status: int
+) -> None:
+    ended: list[object] = []
+    app = flask.Flask(__name__)
+    app.teardown_request(ended.append)
+
+    def program(stream: Any) -> None:
+        if stream.stale(etag="1"):
+            stream.write("words")
+
+    app.add_url_rule("/", view_func=lambda: streamkit.stream(program))
+    app.wsgi_app = ProfilerMiddleware(app.wsgi_app, stream=None)
+    StreamKit(app, {"strip": ()})
+    with Client(app) as client:
+        answer = client.get("/", headers=known)
+        assert (answer.status, answer.read()) == (status, b"words" if status == 200 else b"")
+    assert ended == [None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,12 +23,14 @@ pytest.importorskip("starlette")
 
 import flask
 from django.http import StreamingHttpResponse
+from django.views.decorators.vary import vary_on_headers
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from streamkit.frameworks.django import respond
 from streamkit.frameworks.flask import StreamKit
 from streamkit.frameworks.flask import live as flask_live
 from streamkit.frameworks.starlette import live as starlette_live
@@ -138,6 +140,21 @@ def test_a_live_view_of_django_is_compressed_or_a_304(interface: str, kind: str)
         gate.check(client.get("/", headers=GZIP))
         again = client.get("/", headers=KNOWN)
         assert (again.status, again.read(), again.headers["ETag"]) == (304, b"", '"v1"')
+
+
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_what_a_view_of_django_varies_on_stands_beside_the_coding(interface: str) -> None:
+    @vary_on_headers("X-Shop")
+    async def view(request: Any) -> Any:
+        async def words() -> AsyncIterator[str]:
+            yield "words"
+
+        return respond(request, streamkit.stream(words()))
+
+    with Site(interface) as site:
+        answer = site.client(view, wrapped=ON, STREAMKIT=ON).get("/", headers=GZIP)
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert answer.headers["Vary"] == "X-Shop, Accept-Encoding"
 
 
 def test_a_streaming_response_of_starlette_under_its_own_gzip() -> None:
