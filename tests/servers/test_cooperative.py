@@ -4,7 +4,7 @@ A thread is a greenlet there, and a process has one thread for all of them: whoe
 but by the hub's leave stops every request.
 
 Rule: a server is started once and shared; what a test has done, it finds under keys of its own. What
-cannot hold stands in `EVENTLET_NEEDS` and `UNENDED` with its cause, and is asked for too.
+cannot hold stands in `HELD` and `UNENDED` with its cause, and is asked for too.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ import eventlet; eventlet.monkey_patch()
 import eventlet.wsgi
 from {MODULE} import wsgi_app
 listener = eventlet.listen(("127.0.0.1", {{port}}), backlog=500)
-eventlet.wsgi.server(listener, wsgi_app, minimum_chunk_size=1)
+eventlet.wsgi.server(listener, wsgi_app)
 """
 KINDS: dict[str, Kind] = {
     kind.name: kind
@@ -71,10 +71,7 @@ KINDS: dict[str, Kind] = {
 
 # eventlet 0.41 runs on CPython 3.10 to 3.14 and is mended, but its authors plan its retirement and
 # discourage new uses. gunicorn has no worker for it any more, so it is asked by its own server.
-EVENTLET_NEEDS = {
-    'http10="stream"': "eventlet.wsgi calls every request HTTP/1.0, so a body with an end is held whole.",
-    "minimum_chunk_size=1": "eventlet.wsgi gathers 4096 bytes before it sends any.",
-}
+HELD = "eventlet.wsgi calls every request HTTP/1.0, so a body with an end is held whole"
 UNENDED = (
     "eventlet.wsgi sends no last chunk after a body that came by PEP 3333's write(), which carries "
     'imperative writes. Set engine="thread", or return a description.'
@@ -252,15 +249,12 @@ def test_shutdown_waits_for_the_streams_and_the_hub_goes_on(
 
 
 @installed
-@pytest.mark.parametrize("missing", EVENTLET_NEEDS)
-def test_eventlet_needs_two_settings(missing: str, tmp_path: Path, stack: ExitStack) -> None:
-    options = {**OPTIONS} if missing.startswith("http10") else {**OPTIONS, "http10": "stream"}
-    kind = Script("eventlet", EVENTLET.replace(f", {missing}", ""))
-    with started(kind, tmp_path, **options) as server:
+def test_eventlet_needs_http10_to_be_streamed(tmp_path: Path, stack: ExitStack) -> None:
+    with started(KINDS["eventlet"], tmp_path, **OPTIONS) as server:
         connection = begun(server, stack, "k", "ten")[0]
         is_late = told(server, "k", "stopped") == [None]  # its first chunk comes after the last was made
-        assert is_late, f"it holds without; take it off the list: {EVENTLET_NEEDS[missing]}"
-        assert connection.framing is (Framing.LENGTH if missing.startswith("http10") else Framing.CHUNKED)
+        assert is_late, f"it is streamed without; say so, in place of: {HELD}"
+        assert connection.framing is Framing.LENGTH
 
 
 @waiting

@@ -57,7 +57,7 @@ def check_albums(chunks: list[str]) -> None:
 
 def test_the_flask_example() -> None:
     pytest.importorskip("flask")
-    names = run("import flask", query=lambda artist: ALBUMS, __name__="docs")
+    names = run("import flask", query=lambda artist: ALBUMS, __name__="__main__")
     names["app"].jinja_loader = LOADER
     check_albums(chunks_of(names["app"], "/albums/Joni"))
 
