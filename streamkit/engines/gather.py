@@ -13,8 +13,10 @@ import asyncio
 import inspect
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..core.gathering import Ready
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 MENDED = "a job failed; an on_error hook has seen to it"
 TICK = 0.025  # seconds; what two looks have seen has waited for less than 0.05
+YIELD = 0.005  # seconds; so long one thread of Python may keep the others waiting (sys.getswitchinterval)
 
 
 class _Pace:
@@ -101,13 +104,19 @@ class ThreadGather(_Gathering):
         super().__init__(stream)
         self._turn = threading.Lock()
         self._beside: ThreadBeside | None = None
+        self._context = copy_context()
+        self._yielded = 0.0  # when the reader was given its turn
         gather_clock.add(self)
 
     def flush(self) -> None:
         with self._turn:  # also where nothing is left: what was taken beside may be on its way
-            if self.parts:
+            if self.parts and self._error is None:
                 self._push()
         self._raise_error()
+        now = time.monotonic()
+        if now - self._yielded >= YIELD:
+            self._yielded = now
+            time.sleep(0)  # a template that need not wait would keep its reader from running
 
     def take_back(self) -> str:
         with self._turn:
@@ -120,7 +129,8 @@ class ThreadGather(_Gathering):
 
     def _look(self, now: float) -> None:
         if self._has_waited() and self.stream._room >= 0:
-            pool.submit(self._push_beside)  # it may run hooks of the commit, and wait
+            context = self._context.copy()  # hooks of the commit see what the producer sees
+            pool.submit(lambda: context.run(self._push_beside))  # which may wait
 
     def _push_beside(self) -> None:
         if not self._turn.acquire(blocking=False):

@@ -47,10 +47,6 @@ CACHE_CONTROL = "private, no-cache, no-transform"
 _NONE = Options()
 _PAGES = ("text/html", "application/xhtml+xml")
 
-# Content that is no template, as one. It is text of the application's, so it is escaped.
-_PIECES = f"{{% for piece in {PIECES}() %}}{{{{ piece }}}}{{% endfor %}}"
-_ESCAPED = "{% autoescape true %}" + _PIECES + "{% endautoescape %}"
-
 
 class Templates:
     """The templates of a `jinja2.Environment`, to be sent in pieces.
@@ -200,10 +196,18 @@ class Templates:
 
     def _template_of_pieces(self) -> Template:
         if self._pieces is None:
-            environment = self.environment
-            source = _ESCAPED if environment.autoescape else _PIECES
-            self._pieces = environment.from_string(source)
+            self._pieces = self.environment.from_string(_source_of_pieces(self.environment))
         return self._pieces
+
+
+def _source_of_pieces(environment: Environment) -> str:
+    """Content that is no template, as one. It is text of the application's, so it is escaped."""
+    begin, end = environment.block_start_string, environment.block_end_string
+    shown = f"{environment.variable_start_string} piece {environment.variable_end_string}"
+    source = f"{begin} for piece in {PIECES}() {end}{shown}{begin} endfor {end}"
+    if not environment.autoescape:
+        return source
+    return f"{begin} autoescape true {end}{source}{begin} endautoescape {end}"
 
 
 async def _fragment_async(template: Template, context: dict[str, Any]) -> Markup:

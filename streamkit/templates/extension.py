@@ -8,7 +8,7 @@ Rule: a tag asks the rendering that its template belongs to, and where there is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from jinja2.exceptions import TemplateRuntimeError
 from jinja2.ext import Extension
 from jinja2.nativetypes import NativeEnvironment
 from jinja2.runtime import Context, LoopContext, Macro
+from jinja2.utils import Cycler, Joiner, Namespace
 from markupsafe import Markup
 
 from ..errors import ProducerError
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 # What a macro knows by these names is its own; a deferred body within it is a macro too.
 _SPECIAL = ("caller", "kwargs", "varargs")
+
+# What stands in these goes into the page as it is. All other tags (`filter`, `set`, those of other
+# extensions, which may cache it) get hold of the text, and must not find a placeholder in it.
+_PASS_ON = frozenset(("autoescape", "block", "call", "defer", "for", "if", "macro", "slots", "with"))
 
 
 def add_to(environment: Any) -> Environment:
@@ -65,6 +70,8 @@ class Streaming(Extension):
         return self._statement("_flush", lineno)
 
     def _parse_content(self, parser: Parser, lineno: int) -> list[nodes.Node]:
+        if "defer" in parser._tag_stack:
+            parser.fail("{% content %} cannot stand in {% defer %}: it is the page, which goes on", lineno)
         content = self.call_method("_content", [nodes.ContextReference()], lineno=lineno)
         return [
             self._statement("_before_content", lineno, nodes.ContextReference()),
@@ -73,7 +80,9 @@ class Streaming(Extension):
         ]
 
     def _parse_defer(self, parser: Parser, lineno: int) -> list[nodes.Node]:
+        is_captured = not _PASS_ON.issuperset(parser._tag_stack)
         body = parser.parse_statements(("name:placeholder", "name:enddefer"))
+        self._refuse_jumps(parser, body, "defer")
         waiting: list[nodes.Node] = []
         if next(parser.stream).value == "placeholder":
             waiting = parser.parse_statements(("name:enddefer",), drop_needle=True)
@@ -85,11 +94,13 @@ class Streaming(Extension):
             name = f"_{unique}_{part}"
             made.append(nodes.Macro(name, [], [], of, lineno=lineno))
             macros.append(nodes.Name(name, "load", lineno=lineno))
+        macros.append(nodes.Const(is_captured))
         made.append(nodes.Output([self.call_method("_defer", macros, lineno=lineno)], lineno=lineno))
         return made
 
     def _parse_slots(self, parser: Parser, lineno: int) -> list[nodes.Node]:
         body = parser.parse_statements(("name:endslots",), drop_needle=True)
+        self._refuse_jumps(parser, body, "slots")
         block = f"_{parser.free_identifier().name}_block"
         blocks = self.call_method("_blocks", [nodes.ContextReference()], lineno=lineno)
         shown = nodes.Output([nodes.Name(block, "load", lineno=lineno)], lineno=lineno)
@@ -108,6 +119,14 @@ class Streaming(Extension):
             ),
             self._output("_close_slots", lineno),
         ]
+
+    @staticmethod
+    def _refuse_jumps(parser: Parser, body: list[nodes.Node], tag: str) -> None:
+        """`{% break %}` and `{% continue %}` out of what has to come to its end."""
+        jump = next(_jumps(body), None)
+        if jump is not None:
+            word = type(jump).__name__.lower()
+            parser.fail(f"{{% {word} %}} cannot leave a {{% {tag} %}} that stands in its loop", jump.lineno)
 
     def _statement(self, method: str, lineno: int, *arguments: nodes.Expr) -> nodes.Node:
         return nodes.ExprStmt(self.call_method(method, list(arguments), lineno=lineno), lineno=lineno)
@@ -131,9 +150,9 @@ class Streaming(Extension):
         content = None if rendering is None else rendering.take_content()
         return self.environment.from_string("") if content is None else content
 
-    def _defer(self, context: Context, body: Macro, waiting: Macro) -> Any:
+    def _defer(self, context: Context, body: Macro, waiting: Macro, is_captured: bool) -> Any:
         rendering = _of(context)
-        if rendering is None or not rendering.defers:
+        if rendering is None or not rendering.defers or is_captured:
             return _marked_async(body) if self.environment.is_async else Markup(body())
         later = as_now(body, context)
         if self.environment.is_async:
@@ -164,8 +183,9 @@ class Streaming(Extension):
 
 
 def _of(context: Context) -> Rendering | None:
+    """The page that this context belongs to, unless it is used by a deferred block, beside the page."""
     rendering: Rendering | None = context.get(KEY)
-    return rendering
+    return rendering if rendering is rendering_now.get() else None
 
 
 def _region_of(context: Context) -> Slots | None:
@@ -212,6 +232,17 @@ def _rename(node: nodes.Node, name: str, alias: str) -> None:
         _rename(child, name, alias)
 
 
+def _jumps(body: list[nodes.Node]) -> Iterator[nodes.Node]:
+    """What leaves a loop that begins outside of this body."""
+    for node in body:
+        if isinstance(node, (nodes.Break, nodes.Continue)):
+            yield node
+        elif isinstance(node, nodes.For):
+            yield from _jumps(node.else_)
+        else:
+            yield from _jumps(list(node.iter_child_nodes()))
+
+
 def as_now(macro: Macro, context: Context) -> Macro:
     """A macro that will see the variables around it as they are now, whatever loops and tags do meanwhile.
 
@@ -226,10 +257,11 @@ class _Snapshot:
     def __init__(self, context: Context) -> None:
         derived = context.derived()
         derived.eval_ctx = copy(context.eval_ctx)
-        derived.parent = {**derived.parent, KEY: None}  # what is deferred within is in its place
         self._context = derived
         self._cells: dict[int, CellType] = {}
         self._macros: dict[int, Macro] = {}
+        self._counters: dict[int, Any] = {}
+        derived.parent = {name: self._counter(value) for name, value in derived.parent.items()}
 
     def of_macro(self, macro: Macro) -> Macro:
         taken = self._macros.get(id(macro))
@@ -268,8 +300,28 @@ class _Snapshot:
         if isinstance(value, Macro):
             return self.of_macro(value)
         if isinstance(value, LoopContext):
-            return _loop_as_now(value)
-        return value
+            taken = _loop_as_now(value)
+            recurse = taken._recurse
+            if isinstance(recurse, FunctionType) and recurse.__closure__:
+                taken._recurse = self._function(recurse)
+            return taken
+        return self._counter(value)
+
+    def _counter(self, value: Any) -> Any:
+        """What templates keep a changing value in, as it is now."""
+        if type(value) not in _COUNTERS:
+            return value
+        taken = self._counters.get(id(value))
+        if taken is None:
+            taken = self._counters[id(value)] = _COUNTERS[type(value)](value)
+        return taken
+
+
+_COUNTERS: dict[type, Callable[[Any], Any]] = {
+    Cycler: copy,
+    Joiner: copy,
+    Namespace: lambda namespace: Namespace(namespace._Namespace__attrs),
+}
 
 
 def _loop_as_now(loop: LoopContext) -> LoopContext:

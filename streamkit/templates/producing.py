@@ -6,6 +6,7 @@ gives is appended to a list as fast as the interpreter can; the engine sends wha
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import Context
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,8 @@ def render(stream: Any) -> None:
         _render(rendering, gather)
     except BaseException as error:
         if stream.committed and not isinstance(error, StreamError):
-            gather.flush()  # what was rendered before it failed
+            with suppress(StreamError):  # `error` is the one to tell of
+                gather.flush()  # what was rendered before it failed
         raise
     finally:
         gather.close()
@@ -127,7 +129,8 @@ async def render_async(stream: Any) -> None:
         await _render_async(rendering, gather)
     except BaseException as error:
         if stream.committed and isinstance(error, Exception) and not isinstance(error, StreamError):
-            await gather.flush()  # what was rendered before it failed
+            with suppress(StreamError):  # `error` is the one to tell of
+                await gather.flush()  # what was rendered before it failed
         raise
     finally:
         gather.close()

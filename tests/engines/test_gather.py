@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from contextvars import ContextVar
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 from driving import PATIENCE, Answer, AsgiServer, WsgiServer
@@ -116,6 +120,61 @@ def test_what_a_hook_raises_is_raised_to_the_producer(served: Serve, waits: bool
     assert not answer.committed
 
 
+SAID: ContextVar[str] = ContextVar("said", default="nothing")
+
+
+def test_hooks_of_a_commit_by_the_clock_see_the_context_of_the_producer_and_leave_no_trace_in_it(
+    served: Serve,
+):
+    go = threading.Event()
+    seen: list[str] = []
+
+    def producer(stream: Any) -> None:
+        @stream.on_commit
+        def hook(stream: Any) -> None:
+            seen.append(SAID.get())
+            SAID.set("the hook's")
+
+        SAID.set("the producer's")
+        gather = stream.gather()
+        gather.parts.append("a")
+        assert go.wait(PATIENCE)
+        seen.append(SAID.get())
+        gather.close()
+
+    answer = served(producer)
+    assert answer.read() == b"a"
+    go.set()
+    answer.finish()
+    assert seen == ["the producer's"] * 2
+
+
+def test_nothing_is_committed_after_a_hook_that_raised_beside_the_producer(served: Serve):
+    raised = threading.Event()
+
+    def producer(stream: Any) -> None:
+        gather = stream.gather()
+
+        @stream.on_commit
+        def hook(stream: Any) -> None:
+            try:
+                raise LookupError("hook")
+            finally:
+                raised.set()
+
+        try:
+            gather.parts.append("a")
+            assert raised.wait(PATIENCE)
+            gather.parts.append("b")
+            gather.flush()
+        finally:
+            gather.close()
+
+    answer = served(producer).finish()
+    assert isinstance(answer.error, LookupError)
+    assert not answer.committed
+
+
 def test_jobs_are_handed_over_as_they_become_ready(served: Serve):
     first = threading.Event()
 
@@ -190,3 +249,37 @@ def test_a_producer_that_waits_for_a_job_is_released_when_its_stream_is_ended(se
     assert ended.wait(PATIENCE)
     go.set()
     assert not answer.complete
+
+
+def test_a_reader_has_a_turn_when_the_first_piece_is_flushed_by_a_producer_that_never_waits():
+    came: list[bytes] = []
+    in_time: list[bool] = []
+
+    def producer(stream: Any) -> None:
+        gather = stream.gather()
+        gather.parts.append("a")
+        gather.flush()
+        latest = time.monotonic() + 0.1
+        while not came and time.monotonic() < latest:
+            pass
+        in_time.append(bool(came))
+        gather.close()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1.0)  # so long a thread that only computes keeps the others waiting
+    try:
+        for _ in range(30):  # it is offered to the reader, who may be too slow to take it
+            came.clear()
+            response: Any = streamkit.stream(producer)
+            environ: dict[str, Any] = {"SERVER_PROTOCOL": "HTTP/1.1"}
+            setup_testing_defaults(environ)
+            body = response(environ, lambda *head: lambda data: None)
+            try:
+                came.extend(body)
+            finally:
+                body.close()
+            if any(in_time):
+                break
+    finally:
+        sys.setswitchinterval(interval)
+    assert any(in_time)
