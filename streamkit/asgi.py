@@ -75,7 +75,6 @@ KEY = "streamkit.stream"
 ChannelStream: TypeAlias = "ThreadStream | TaskStream"
 Reader: TypeAlias = "ThreadStream | TaskStream | AsyncPull"
 
-_new = object.__new__
 _DEFAULTS = Options()
 GATHER_TURNS = 4  # turns of the loop for which events that come in each of them wait for one `send`
 _CLEANUP_SECONDS = 3.0  # how long a cancelled producer may tidy up; gunicorn waits as long for us
@@ -105,7 +104,7 @@ class StreamingMiddleware:
             await self._pass(scope, receive, send)
             return
         # Written out for the response that does not stream: each call here would cost it dearly.
-        stream = _new(ScopeStream)
+        stream = ScopeStream()
         stream.middleware = self
         if not self.loops.is_running():
             self._begin_on_loop()

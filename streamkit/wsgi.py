@@ -100,7 +100,7 @@ class StreamingMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         # Written out for the response that does not stream: each call here would cost it dearly.
-        stream = _new(RequestStream)
+        stream = RequestStream()
         stream.options = self.options
         stream.environ = environ
         stream.start_response = start_response
@@ -141,7 +141,6 @@ class StreamingMiddleware:
         return self._inner
 
 
-_new = object.__new__
 _NOTHING: Answer | None = None
 
 # The commonest media types, to save each ordinary response a look at its own.

@@ -96,7 +96,7 @@ class Relay(LoopWaits):
     _beside: tuple[asyncio.Task[None], ...] = ()  # and whatever else the end has to wait for
     _log = ASGI_LOG
 
-    # Set by the middleware, which makes these objects without a call of `__init__`.
+    # Set by the middleware: an `__init__` would cost each request a call.
     middleware: Middleware
     phase: int
     touched: bool  # the end has to be told to somebody

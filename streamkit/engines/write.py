@@ -79,7 +79,7 @@ class RequestStream(ThreadWaits):
     _line: Line | None = None  # the connection, where the server hands it over
     _busy: bool = False  # a chunk is on its way to the client
 
-    # Set by the middleware, which makes these objects without a call of `__init__`.
+    # Set by the middleware: an `__init__` would cost each request a call.
     answer: Answer | None  # what the application gave to start_response
     plain: bool  # nothing has touched it: the application answers by itself
     environ: Environ | None
