@@ -61,7 +61,9 @@ def _add_demo(commands: Commands) -> None:
     demo = commands.add_parser(
         "demo",
         help="serve a small page with live streams",
-        description="Serve a page with a ticking stream, a CSV of 100,000 rows and a stream that fails.",
+        description=(
+            "Serve a page with a ticking stream, a CSV of 100,000 rows, a stream that fails and a live chart."
+        ),
     )
     demo.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     demo.add_argument(

@@ -34,8 +34,12 @@ class Gather(Protocol):
     taken: int  # how often the parts were taken
     on_first: Callable[[str], object] | None  # told of the first chunk, before the commit
 
-    def flush(self) -> None:
-        """Send the parts as one chunk; waits, and raises, as `write` does."""
+    def flush(self, *, last: bool = False) -> None:
+        """Send the parts as one chunk; waits, and raises, as `write` does.
+
+        Unless it is the `last` for now, the reader gets a turn: a producer that only computes
+        would keep it waiting.
+        """
 
     def take_back(self) -> str:
         """The parts as one text, which will not be sent."""

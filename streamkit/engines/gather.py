@@ -33,6 +33,8 @@ MENDED = "a job failed; an on_error hook has seen to it"
 TICK = 0.025  # seconds; what two looks have seen has waited for less than 0.05
 YIELD = 0.005  # seconds; so long one thread of Python may keep the others waiting (sys.getswitchinterval)
 
+WAKE = 0.0005  # seconds; in which a server can send a head and a first piece
+
 
 class _Pace:
     """What a clock wants to know of whom it looks at."""
@@ -108,15 +110,19 @@ class ThreadGather(_Gathering):
         self._yielded = 0.0  # when the reader was given its turn
         gather_clock.add(self)
 
-    def flush(self) -> None:
+    def flush(self, *, last: bool = False) -> None:
         with self._turn:  # also where nothing is left: what was taken beside may be on its way
             if self.parts and self._error is None:
                 self._push()
         self._raise_error()
+        if last:
+            return
         now = time.monotonic()
         if now - self._yielded >= YIELD:
+            # A template that need not wait would keep its reader from running. For the first piece
+            # it is given time to wake up.
+            time.sleep(0 if self._yielded else WAKE)
             self._yielded = now
-            time.sleep(0)  # a template that need not wait would keep its reader from running
 
     def take_back(self) -> str:
         with self._turn:

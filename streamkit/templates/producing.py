@@ -86,12 +86,12 @@ def _render(rendering: Rendering, gather: Any) -> None:
     rendering.end()
     rendering.run_delays()
     tail = rendering.held_tail()
-    gather.flush()
+    gather.flush(last=True)
     for block in rendering.blocks_of(rendering.page):
         parts.append(block)
-        gather.flush()
+        gather.flush(last=True)
     parts.append(tail)
-    gather.flush()
+    gather.flush(last=True)
 
 
 def _whole(response: TemplateResponse, stream: Any) -> str:
