@@ -299,7 +299,7 @@ def test_shifting_none_is_no_end(synced: Serve) -> None:
 
 @pytest.mark.parametrize("interface", ["wsgi", "asgi"])
 def test_the_async_twin_awaits_what_the_design_marks_and_nothing_else(interface: str) -> None:
-    """The table of DESIGN.md: `commit` and `abort` are not awaited, `close` and all that may wait is."""
+    """`commit` and `abort` are not awaited, `close` and all that may wait is."""
     seen: list[object] = []
 
     async def producer(stream: streamkit.AsyncResponseStream) -> None:
