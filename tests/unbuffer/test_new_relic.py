@@ -41,15 +41,12 @@ def test_a_description_passes_browser_monitoring_at_once_where_the_app_is_wrappe
     has_arrived = []
 
     async def answered() -> list[Any]:
-        arrived = asyncio.Event()
+        arrived, given = asyncio.Event(), asyncio.Event()
         heads: list[Any] = []
 
         async def producer(stream: Any) -> None:
             await stream.write("<p>1")
-            if wraps:
-                await asyncio.wait_for(arrived.wait(), PATIENCE)
-            else:
-                await asyncio.sleep(0)
+            await asyncio.wait_for(given.wait(), PATIENCE)  # the layer has had its chance
             has_arrived.append(arrived.is_set())
             await stream.write("<p>2")
 
@@ -63,7 +60,16 @@ def test_a_description_passes_browser_monitoring_at_once_where_the_app_is_wrappe
             await asyncio.Event().wait()
 
         described = streamkit.stream(producer, content_type="text/html; charset=utf-8")
-        app = monitored(described)
+
+        async def noted(scope: Any, receive: Any, send: Any) -> None:
+            async def note(message: Any) -> None:
+                await send(message)
+                if message.get("body"):
+                    given.set()
+
+            await described(scope, receive, note)
+
+        app = monitored(noted)
         if wraps:
             app = streamkit.wrap(app, kind="asgi")
         await asyncio.wait_for(app(dict(SCOPE), receive, send), 2 * PATIENCE)
