@@ -26,9 +26,10 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from werkzeug.http import http_date, parse_date, parse_etags, unquote_etag
 
+from ..core.conditional import quoted
 from ..core.headers import Headers, Pairs, value_of
 from ..core.response import StreamingResponse
-from ..errors import AlreadyServed, HeaderError, OptionsError, ProducerError
+from ..errors import AlreadyServed, OptionsError, ProducerError
 from .batches import close
 from .description import Download, Wishes
 
@@ -40,7 +41,6 @@ BLOCK = 64 * 1024  # bytes read at a time; as many as streams hold for a slow cl
 # "bytes=0-99", "bytes=100-", "bytes=-100" (RFC 9110, section 14.1.2); more digits than a file has
 # bytes are no range that anyone means.
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})-(\d{0,18})", re.ASCII | re.IGNORECASE).fullmatch
-_ETAG = re.compile(r"[!#-~]*").fullmatch
 
 # "the sender ... SHOULD NOT generate representation metadata other than" those -- RFC 9110, 15.4.5
 _OF_A_BODY = frozenset({"content-disposition", "content-type", "content-encoding", "accept-ranges"})
@@ -152,7 +152,7 @@ class FileDownload(Download):
         given = list(Headers(more.pop("headers", None)))
         ours = [("Accept-Ranges", "bytes")]
         if etag is not None:
-            ours.append(("ETag", _quoted(etag)))
+            ours.append(("ETag", quoted(etag)))
         if last_modified is not None:
             ours.append(("Last-Modified", http_date(last_modified)))
         head = [*given, *(pair for pair in ours if value_of(given, pair[0].lower()) is None)]
@@ -263,11 +263,3 @@ def _may_be_part(fields: Mapping[str, str], headers: Pairs) -> bool:
         return held == value_of(headers, "etag")
     date = parse_date(held)
     return date is not None and date == parse_date(value_of(headers, "last-modified"))
-
-
-def _quoted(etag: object) -> str:
-    if not isinstance(etag, str) or not _ETAG(etag):
-        raise HeaderError(
-            f"wanted etag as visible ASCII without quotes (RFC 9110, section 8.8.3), got {etag!r}"
-        )
-    return f'"{etag}"'
