@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import asgi
 from ..core.response import StreamingResponse
+from ..engines.ending import ASGI_LOG
 from ..engines.inbox import Inbox
 from ..errors import ClientDisconnected, ProducerError
 from ..options import Options
@@ -93,7 +94,10 @@ class LastOfProducer:
             try:
                 await asyncio.wait_for(self._over.wait(), LAST_SECONDS)
             except asyncio.TimeoutError:  # another class on CPython 3.10
-                pass
+                ASGI_LOG.warning(
+                    "a producer went on for more than %g s after its client had left; what it uses is closed",
+                    LAST_SECONDS,
+                )
 
 
 def encoded(pairs: Any) -> list[tuple[bytes, bytes]]:

@@ -171,8 +171,8 @@ def test_a_client_that_leaves_before_the_first_write_is_nobodys_error(
 
 
 @pytest.mark.parametrize("seconds", [0.05, PATIENCE])
-def test_a_request_is_over_when_its_producer_is_or_after_a_while(
-    seconds: float, monkeypatch: pytest.MonkeyPatch
+def test_a_request_is_over_when_its_producer_is_or_after_a_while_which_is_told(
+    seconds: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """So whoever closes what a blocked producer uses, a dependency of FastAPI say, can wait for it."""
     monkeypatch.setattr("streamkit.frameworks._asgi.LAST_SECONDS", seconds)
@@ -194,6 +194,7 @@ def test_a_request_is_over_when_its_producer_is_or_after_a_while(
             blocked.set()
         answer.wait_closed()
         assert ended.is_set() == blocked.is_set()
+        assert ("went on" in caplog.text) == (seconds != PATIENCE)
         blocked.set()
         assert ended.wait(PATIENCE)
 
