@@ -49,7 +49,7 @@ from .engines.messages import (
 )
 from .engines.pull import UNBOUNDED, AsyncPull
 from .engines.registry import check_room, shutdown_async, signals
-from .engines.relay import NEW, OVER
+from .engines.relay import NEW, NO_HEAD, OVER
 from .engines.send import ScopeStream
 from .engines.spool import Spool
 from .engines.task import TaskStream
@@ -96,6 +96,7 @@ class StreamingMiddleware:
         self._inner: ASGIApp = self._first
         self.options = Options.of(options, overrides)
         self.loops = Loops()
+        self.plain_head = NO_HEAD
         if self.options.signals:
             signals.hook_in()
 
@@ -106,8 +107,6 @@ class StreamingMiddleware:
         # Written out for the response that does not stream: each call here would cost it dearly.
         stream = ScopeStream()
         stream.middleware = self
-        if not self.loops.is_running():
-            self._begin_on_loop()
         stream.scope = scope
         stream.server_receive = receive
         stream.server_send = send
@@ -125,18 +124,16 @@ class StreamingMiddleware:
                 await stream.conclude(None)
 
     def _first(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """The first request: by now the server's handlers stand, whatever way it was started."""
+        self.loops.note()
+        if self.options.signals:
+            signals.hook_in()
         return self._stripped()(scope, receive, send)
 
     def _stripped(self) -> ASGIApp:
         """The app, whose buffering layers are out of the way; by the first request all of them stand."""
         self._inner = stripped(self.app, self.options.strip, "asgi", owner=self)
         return self._inner
-
-    def _begin_on_loop(self) -> None:
-        """The first request on this loop: by now the server's handlers stand, whatever way it was started."""
-        self.loops.note()
-        if self.options.signals:
-            signals.hook_in()
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What is no HTTP request goes on untouched; open streams end before the app's shutdown."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from .core.base import BaseStream
 from .core.commit import State, after
@@ -79,6 +79,10 @@ KEY = "streamkit.stream"
 _DEFAULTS = Options()
 
 
+# A type of body; where the head had its Content-Type, which, and where the name of its Content-Length.
+_Whole: TypeAlias = "tuple[type, int, tuple[str, str] | None, int, str]"
+
+
 class StreamingMiddleware:
     """Give a WSGI app its response stream, and every stream in it the same care.
 
@@ -95,6 +99,9 @@ class StreamingMiddleware:
         self._inner: WSGIApp = self._first
         self.options = Options.of(options, overrides)
         self._app_on_worker = self.options.engine == "thread"
+        # The next answer that is no stream's is most often like the last.
+        self._plain_type = "text/html; charset=utf-8"  # of a list
+        self._whole: _Whole = (list, 0, None, 0, "")  # of any other iterable
         if self.options.signals:
             signals.hook_in()
 
@@ -104,7 +111,7 @@ class StreamingMiddleware:
         stream.options = self.options
         stream.environ = environ
         stream.start_response = start_response
-        stream.answer = _NOTHING
+        stream.app_status = _NOTHING
         stream.plain = True
         if KEY in environ:
             stream.outer = environ[KEY]
@@ -117,20 +124,44 @@ class StreamingMiddleware:
             body = self._inner(environ, stream.start)
         except BaseException as error:
             return _answer_of(environ, stream, partial(_concluded, stream, error))
-        answer = stream.answer
-        if answer is not None and (type(body) is list or type(body) is tuple) and stream.plain:
-            status, headers, exc_info = answer
-            if not headers or headers[0][1] not in _KNOWN_PLAIN:
-                for name, value in headers:
-                    if len(name) == 12 and is_streaming([(name, value)]):
-                        return _answered(stream, body)
-            stream.environ = None  # it holds the stream, and must not be held by it
-            if exc_info is None:
-                start_response(status, headers)
+        status = stream.app_status
+        if status is not None and stream.plain:
+            headers = stream.app_headers
+            if type(body) is list or type(body) is tuple:
+                plain = (headers and headers[0][1] == self._plain_type) or self._is_plain(headers)
             else:
-                start_response(status, headers, exc_info)
-            return body
+                plain = self._is_whole(headers, body)
+            if plain:
+                stream.environ = None  # it holds the stream, and must not be held by it
+                start_response(status, headers)
+                return body
         return _answer_of(environ, stream, partial(_answered, stream, body))
+
+    def _is_plain(self, headers: Pairs) -> bool:
+        """Whether this is no stream's head; its media type is known from then on."""
+        if is_streaming(headers):
+            return False
+        if headers and headers[0][0].lower() == "content-type":
+            self._plain_type = headers[0][1]
+        return True
+
+    def _is_whole(self, headers: Pairs, body: Any) -> bool:
+        """Whether a length is declared for this body, which is no stream's."""
+        kind, type_at, content_type, length_at, length = self._whole
+        try:
+            if type(body) is kind and headers[type_at] == content_type and headers[length_at][0] == length:
+                return True
+        except IndexError:
+            pass
+        if not hasattr(type(body), "__iter__") or isinstance(body, (str, bytes)) or is_streaming(headers):
+            return False
+        at = {pair[0].lower(): index for index, pair in enumerate(headers)}
+        if "content-length" not in at:
+            return False
+        if "content-type" in at:
+            type_at, length_at = at["content-type"], at["content-length"]
+            self._whole = (type(body), type_at, headers[type_at], length_at, headers[length_at][0])
+        return True
 
     def _first(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         return self._stripped()(environ, start_response)
@@ -141,12 +172,7 @@ class StreamingMiddleware:
         return self._inner
 
 
-_NOTHING: Answer | None = None
-
-# The commonest media types, to save each ordinary response a look at its own.
-_KNOWN_PLAIN = frozenset(
-    {"text/html; charset=utf-8", "application/json", "text/plain", "text/plain; charset=utf-8", "text/html"}
-)
+_NOTHING: str | None = None
 
 
 def _answer_of(

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body, Request, frame
 from ..core.headers import STREAMING_TYPES, finished, media_type_of
-from ..core.marking import MARK, unmarked
+from ..core.marking import MARK, USED, unmarked
 from ..core.request import Fields, fields_of
 from ..errors import ClientDisconnected, ProtocolViolation, StreamEnded, TooManyStreams
 from ..options import Options
@@ -44,7 +44,7 @@ from .task import keep
 from .waits import LoopWaits
 
 # How far the application's own messages have come.
-NEW, HELD, PASSING, CARED, DROPPING, OVER, OWN, CARRIED = range(8)
+NEW, HELD, PASSING, CARED, DROPPING, OVER, OWN, CARRIED, CARRYING = range(9)
 
 ORDER = {
     NEW: "http.response.start",
@@ -55,10 +55,17 @@ ORDER = {
     OVER: "nothing",
     OWN: "nothing",
     CARRIED: "http.response.start",
+    CARRYING: "http.response.body",
 }
 _FILES = ("http.response.pathsend", "http.response.zerocopysend")
 _MARK = MARK.encode()
 _PLAIN_TYPES = frozenset({b"text/html; charset=utf-8", b"application/json", b"text/plain; charset=utf-8"})
+
+
+# Where the last head that was no stream's had its Content-Type, which, where its Content-Length,
+# and the name of that as it was written: the next one is most often like it.
+PlainHead: TypeAlias = "tuple[int, Any, int, bytes]"
+NO_HEAD: PlainHead = (0, None, 0, b"content-length")
 
 
 class Middleware(Protocol):
@@ -66,6 +73,7 @@ class Middleware(Protocol):
 
     options: Options
     loops: Loops
+    plain_head: PlainHead
 
 
 class Relay(LoopWaits):
@@ -130,56 +138,52 @@ class Relay(LoopWaits):
         """ASGI's `send` for the application; the head waits until it is known whether a stream follows."""
         kind = message["type"]
         phase = self.phase
-        if phase == NEW:
+        if phase == PASSING:
+            if kind == "http.response.body":
+                if "more_body" not in message or not message["more_body"]:
+                    self.phase = OVER
+                    self.scope = None  # it holds the stream, and must not be held by it
+                return self.server_send(message)
+        elif phase == NEW:
             if kind == "http.response.start":
-                has_length = has_type = False
-                if "headers" in message:
-                    for name, value in message["headers"]:
-                        if name == b"content-length":
-                            has_length = True
-                        elif name == b"content-type":
-                            if value not in _PLAIN_TYPES and _is_streaming(value):
-                                return self._begin_foreign(message)
-                            has_type = True
-                        elif name == b"content-encoding" and _MARK in value:
-                            return self._hold(_unmarked(message))
-                if has_length:
+                type_at, content_type, length_at, length = self.middleware.plain_head
+                try:
+                    headers = message["headers"]
+                    is_plain = headers[type_at] == content_type and headers[length_at][0] == length
+                except (LookupError, TypeError):
+                    is_plain = False
+                if is_plain and not USED:
                     self.phase = PASSING
                     return self.server_send(message)
-                if not has_type:
-                    return self._hold(message)
-                self._start = message
-                self.phase = HELD
-                return _nothing()
-        elif kind == "http.response.body" and ("more_body" not in message or not message["more_body"]):
-            if phase == PASSING:
-                if self.carried is not None and self.carried._cut and message.get("body", b"") == b"":
-                    return _nothing()  # a layer that ends what has failed cleanly
-                self.phase = OVER
-                self.scope = None  # it holds the stream, and must not be held by it
-                return self.server_send(message)
-            if phase == HELD:
-                self.phase = OVER
-                self.scope = None
-                return _both(self.server_send, self._start, message)
-        elif phase == PASSING and kind == "http.response.body":
-            return self.server_send(message)
+                return self._begin(message)
+        elif phase == HELD and kind == "http.response.body" and not message.get("more_body"):
+            self.phase = OVER
+            self.scope = None
+            return _both(self.server_send, self._start, message)
         return self._send_slowly(kind, message)
 
-    def _hold(self, message: Message) -> Awaitable[None]:
-        """Wait for what follows this head; Django's, for one, may have names that are not in lower case."""
-        has_length = False
-        for name, value in message.get("headers", ()):
-            lowered = name.lower()
-            if lowered == b"content-type" and value not in _PLAIN_TYPES and _is_streaming(value):
-                return self._begin_foreign(message)
-            has_length = has_length or lowered == b"content-length"
-        if has_length:
-            self.phase = PASSING
-            return self.server_send(message)
-        self._start = message
-        self.phase = HELD
-        return _nothing()
+    def _begin(self, message: Message) -> Awaitable[None]:
+        """Look at a head: it goes on, it waits for what follows it, or it is a stream's."""
+        typed = sized = None
+        # Names are not in lower case everywhere: Django's, for one.
+        for index, pair in enumerate(message.get("headers", ())):
+            name, value = pair[0].lower(), pair[1]
+            if name == b"content-length":
+                sized = (index, pair[0])
+            elif name == b"content-type":
+                if value not in _PLAIN_TYPES and _is_streaming(value):
+                    return self._begin_foreign(message)
+                typed = (index, pair)
+            elif name == b"content-encoding" and _MARK in value:
+                return self._begin(_unmarked(message))
+        if sized is None:
+            self._start = message
+            self.phase = HELD
+            return _nothing()
+        if typed is not None:
+            self.middleware.plain_head = (*typed, *sized)
+        self.phase = PASSING
+        return self.server_send(message)
 
     def _send_slowly(self, kind: str, message: Message) -> Awaitable[None]:
         if kind not in ("http.response.start", "http.response.body"):
@@ -187,8 +191,10 @@ class Relay(LoopWaits):
                 self.phase = PASSING  # the server sends this body in a way of its own
                 return _both(self.server_send, self._start, message)
             return self.server_send(message)  # extensions go on untouched
+        if self.phase == CARRYING and kind == "http.response.body":
+            return self._send_carried(message)
         if self.phase == CARRIED and kind == "http.response.start":
-            self.phase = PASSING
+            self.phase = CARRYING
             return self.server_send(self._without_strangers(message))
         if self.phase == OWN:  # written by our own stream: theirs is dropped
             status = message.get("status", 200)
@@ -209,6 +215,15 @@ class Relay(LoopWaits):
         raise ProtocolViolation(
             f"ASGI messages out of order: wanted {ORDER[self.phase]} next, got {kind} (ASGI, HTTP protocol)"
         )
+
+    def _send_carried(self, message: Message) -> Awaitable[None]:
+        assert self.carried is not None
+        if not message.get("more_body"):
+            if self.carried._cut and not message.get("body"):
+                return _nothing()  # a layer that ends what has failed cleanly
+            self.phase = OVER
+            self.scope = None
+        return self.server_send(message)
 
     def _without_strangers(self, message: Message) -> Message:
         """The head of a description, without the ETag and Content-Length that layers have put on it."""

@@ -57,7 +57,7 @@ class RequestStream(ThreadWaits):
 
     # What every request needs is in slots: on CPython 3.11 a default on the class makes an
     # attribute five times as slow.
-    __slots__ = ("answer", "environ", "options", "plain", "start_response")
+    __slots__ = ("app_headers", "app_status", "environ", "options", "plain", "start_response")
 
     passing: BaseStream | None = None  # the stream of the iterable that the application returned
     carried: BaseStream | None = None  # the stream of a description served inside
@@ -67,6 +67,7 @@ class RequestStream(ThreadWaits):
     server_error: BaseException | None = None  # what the server's write() raised
     spool: Spool | None = None  # a whole body, for HTTP/1.0
     early: list[bytes] | None = None  # written by the application where the server has no write()
+    _exc_info: ExcInfo | None = None  # of the application's answer
     _server_write: Write | None = None
     _server_started: bool = False
     _foreign_write: Write | None = None
@@ -80,7 +81,8 @@ class RequestStream(ThreadWaits):
     _busy: bool = False  # a chunk is on its way to the client
 
     # Set by the middleware: an `__init__` would cost each request a call.
-    answer: Answer | None  # what the application gave to start_response
+    app_status: str | None  # what the application gave to start_response
+    app_headers: WSGIHeaders  # the same, once there is a status
     plain: bool  # nothing has touched it: the application answers by itself
     environ: Environ | None
     start_response: StartResponse  # the server's
@@ -89,14 +91,24 @@ class RequestStream(ThreadWaits):
 
     def start(self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None = None) -> Write:
         """PEP 3333's `start_response`: kept until it is known whether this is a stream."""
-        if self.answer is not None:
-            self._start_again(exc_info)
+        if exc_info is not None or self.app_status is not None:
+            self._start_for(exc_info)
         if USED:  # some layer may have kept a marked head, and send it again now
             headers = unmarked(headers)
-        self.answer = (status, headers, exc_info)
+        self.app_status = status
+        self.app_headers = headers
         return self
 
-    def _start_again(self, exc_info: ExcInfo | None) -> None:
+    @property
+    def answer(self) -> Answer | None:
+        """What the application gave to `start_response`."""
+        return None if self.app_status is None else (self.app_status, self.app_headers, self._exc_info)
+
+    def _start_for(self, exc_info: ExcInfo | None) -> None:
+        """A second call, or one for an error."""
+        self.plain, self._exc_info = False, exc_info
+        if self.app_status is None:
+            return
         if exc_info is None:
             raise ProtocolViolation(
                 "wanted one call of start_response, or exc_info with a further one; "
