@@ -134,7 +134,7 @@ class Relay(LoopWaits):
         outer: Relay | None = self.outer
         return (self.server_send, self.server_receive) if outer is None else outer.root
 
-    def send(self, message: Message) -> Awaitable[None]:
+    def send(self, message: Message) -> Awaitable[Any]:
         """ASGI's `send` for the application; the head waits until it is known whether a stream follows."""
         kind = message["type"]
         phase = self.phase
@@ -164,28 +164,40 @@ class Relay(LoopWaits):
 
     def _begin(self, message: Message) -> Awaitable[None]:
         """Look at a head: it goes on, it waits for what follows it, or it is a stream's."""
+        headers = message.get("headers", ())
+        if not isinstance(headers, (list, tuple)):  # "an iterable": one that can be gone through once
+            headers = list(headers)
+            message = {**message, "headers": headers}
         typed = sized = None
-        # Names are not in lower case everywhere: Django's, for one.
-        for index, pair in enumerate(message.get("headers", ())):
-            name, value = pair[0].lower(), pair[1]
+        for pair in headers:
+            name = pair[0]
             if name == b"content-length":
-                sized = (index, pair[0])
+                sized = pair
             elif name == b"content-type":
-                if value not in _PLAIN_TYPES and _is_streaming(value):
+                if pair[1] not in _PLAIN_TYPES and _is_streaming(pair[1]):
                     return self._begin_foreign(message)
-                typed = (index, pair)
-            elif name == b"content-encoding" and _MARK in value:
+                typed = pair
+            elif name == b"content-encoding" and _MARK in pair[1]:
                 return self._begin(_unmarked(message))
+        if typed is None:  # there is none, or its name is not in lower case, as Django's
+            for pair in headers:
+                lowered = pair[0].lower()
+                if lowered == b"content-length":
+                    sized = pair
+                elif lowered == b"content-type":
+                    if _is_streaming(pair[1]):
+                        return self._begin_foreign(message)
+                    typed = pair
         if sized is None:
             self._start = message
             self.phase = HELD
             return _nothing()
         if typed is not None:
-            self.middleware.plain_head = (*typed, *sized)
+            self.middleware.plain_head = (headers.index(typed), typed, headers.index(sized), sized[0])
         self.phase = PASSING
         return self.server_send(message)
 
-    def _send_slowly(self, kind: str, message: Message) -> Awaitable[None]:
+    def _send_slowly(self, kind: str, message: Message) -> Awaitable[Any]:
         if kind not in ("http.response.start", "http.response.body"):
             if self.phase == HELD and kind in _FILES:
                 self.phase = PASSING  # the server sends this body in a way of its own
@@ -202,6 +214,8 @@ class Relay(LoopWaits):
                 self._app_failed = status
             return _nothing()
         if kind == "http.response.body" and self.phase in (HELD, CARED):
+            if self._direct and self._connected and message.get("more_body") and message.get("body"):
+                return self._write_through(message["body"])
             return self._send_foreign(message)
         if kind == "http.response.body" and self.phase == DROPPING:
             if not message.get("more_body"):
@@ -336,6 +350,7 @@ class Relay(LoopWaits):
                 await self._send_spool()
             elif not chunk and self.spool is None:
                 await self.server_send(message)
+            self._direct = self.spool is None and self._body is Body.STREAM and self._ending is None
         if not more:
             self.phase = OVER
             await self._finish("finish")
@@ -363,6 +378,24 @@ class Relay(LoopWaits):
         self._turns += 1
         if not self._turns % TURNS:
             await asyncio.sleep(0)
+
+    async def _write_through(self, chunk: bytes) -> int:
+        """The way of almost every chunk: nothing to check but the connection."""
+        self._busy = True
+        try:
+            await self.server_send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
+            self._connected = False
+            raise ClientDisconnected from error
+        finally:
+            self._busy = False
+        size = len(chunk)
+        self._tail = chunk[-2:]
+        self._sent += size
+        self._turns = turns = self._turns + 1
+        if not turns % TURNS:
+            await asyncio.sleep(0)
+        return size
 
     async def _send_spool(self) -> None:
         spool, head = self.spool, self._head

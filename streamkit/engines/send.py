@@ -50,7 +50,6 @@ from .ending import (
     settle_async,
 )
 from .messages import body_message, encoded, heard, plain_answer, too_many, uncancel
-from .pull import TURNS
 from .registry import check_room
 from .relay import CARED, CARRIED, DROPPING, HELD, NEW, ORDER, OVER, OWN, Relay
 from .task import DONE, keep
@@ -147,24 +146,6 @@ class ScopeStream(Relay):
         ):
             return self._write_through(data)
         return self._write(data)
-
-    async def _write_through(self, chunk: bytes) -> int:
-        """The way of almost every chunk: nothing to check but the connection."""
-        self._busy = True
-        try:
-            await self.server_send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
-            self._connected = False
-            raise ClientDisconnected from error
-        finally:
-            self._busy = False
-        size = len(chunk)
-        self._tail = chunk[-2:]
-        self._sent += size
-        self._turns = turns = self._turns + 1
-        if not turns % TURNS:
-            await asyncio.sleep(0)
-        return size
 
     async def _write(self, data: Chunk) -> int:
         chunk = data if type(data) is bytes else self._encode(data)
