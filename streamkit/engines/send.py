@@ -22,7 +22,7 @@ from typing import Any
 from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body, Request
-from ..core.stream import ResponseStream
+from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import (
     ApplicationFailed,
     BufferLimitExceeded,
@@ -34,6 +34,7 @@ from ..errors import (
     TooManyStreams,
 )
 from ..types import Chunk
+from .async_twin import on_loop
 from .clock import loop_clock
 from .ending import (
     ASGI_LOG,
@@ -213,8 +214,22 @@ class ScopeStream(Relay):
         self.carried = stream
         if self.phase == NEW:
             self.phase = CARRIED
+        if not self.closed:
+            self._hand_hooks_to(stream)
         if self.outer is not None:
             self.outer.is_carried_by(stream)
+
+    def _hand_hooks_to(self, stream: BaseStream) -> None:
+        """Whoever waits for the commit or for errors is told by the stream that carries the response."""
+        commit_hooks, error_hooks = self._taken("commit"), self._error_hooks or ()
+        if not isinstance(stream, AsyncResponseStream):
+            loop = asyncio.get_running_loop()
+            commit_hooks = [on_loop(hook, loop, commits=True) for hook in commit_hooks]
+            error_hooks = [on_loop(hook, loop) for hook in error_hooks]
+        for hook in commit_hooks:
+            stream.on_commit(hook)
+        for hook in error_hooks:
+            stream.on_error(hook)
 
     def _run_late(self, hooks: list[Callable[..., Any]], *details: Any) -> None:
         for hook in hooks:
