@@ -449,24 +449,38 @@ class _ForeignStream(ThreadStream):
 
     foreign = True
     request_stream: RequestStream
+    _answer: Answer | None = None  # as it was taken last
+
+    def take_answer(self) -> None:
+        """The head as the application has given it, once it has: hooks of the commit may change it."""
+        answer = self.request_stream.answer
+        if answer is None or answer == self._answer:
+            return
+        self._answer = answer
+        self._status = int(answer[0][:3])
+        self._pairs = answer[1]
+        if self.response is not None:
+            self.response.describe_head(answer[1])
+
+    def commit(self) -> None:
+        self.take_answer()
+        super().commit()
 
     def _fix_head(self) -> None:
-        answer = self.request_stream.answer
-        if answer is None:
+        self.take_answer()
+        if self._answer is None:
             raise ProtocolViolation(
                 "the application returned its first chunk without calling start_response (PEP 3333)"
             )
-        status, headers, _ = answer
-        self._status = int(status[:3])
-        self._pairs = headers
-        if self.response is not None:
-            self.response.describe_head(headers)
-        if value_of(headers, "content-length") is None or is_streaming(headers):
+        pairs = self._pairs if self._headers is None else list(self._headers)
+        if value_of(pairs, "content-length") is None or is_streaming(pairs):
             super()._fix_head()
         else:  # an ordinary response whose head came late
             self._state = after(self._state, "commit")
+            if self._headers is not None:
+                self._headers.freeze()
             self._body = frame(self.request, self._status, content_length=0)
-            self._head = (self._status, headers)
+            self._head = (self._status, pairs)
 
     def _check_open(self, size: int) -> None:
         """The application was not told what it may send: what it may not is dropped."""
@@ -482,9 +496,7 @@ def _cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[by
         stream._fields = fields_of(environ, encoding=True)
     outer.passing = stream
     outer._pass_hooks_to(stream)
-    if outer.answer is not None:
-        response.describe_head(outer.answer[1])
-        stream._status = int(outer.answer[0][:3])
+    stream.take_answer()
     reader = Pull(stream, None)
     if request.version < (1, 1) and options.http10 == "reject":
         discard(stream, response)

@@ -1,8 +1,9 @@
-"""Hooks on the stream in the environ or scope, where the wrapped app answers with a description."""
+"""Hooks on the stream in the environ or scope, for descriptions and for streams of other frameworks."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -190,4 +191,134 @@ def test_the_hooks_of_the_environ_are_handed_on_likewise(maker: Any) -> None:
     with WsgiServer(streamkit.wrap(app, kind="wsgi")) as server:
         answer = server.request().finish().through()
     assert answer.header("X-Hook") == "ran"
+    assert heard == [Boom, "failed"]
+
+
+# ---------------------------------------------------------------- streams of other code
+
+
+def foreign_asgi(
+    hooked: Callable[[Any], None], fails: bool = False, media_type: bytes = b"text/plain"
+) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        hooked(scope[KEY])
+        headers = [(b"content-type", media_type), (b"x-own", b"kept")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"made ", "more_body": True})
+        if fails:
+            raise Boom
+        await send({"type": "http.response.body", "body": b"here"})
+
+    return streamkit.wrap(app, kind="asgi", options={"commit_after": 0.05})
+
+
+def foreign_wsgi(hooked: Callable[[Any], None], fails: bool = False, *, late: bool = False) -> Any:
+    def app(environ: Any, start_response: Any) -> Any:
+        hooked(environ[KEY])
+
+        def body() -> Iterator[bytes]:
+            if late:
+                start_response("200 OK", [("Content-Type", "text/plain"), ("X-Own", "kept")])
+            yield b"made "
+            if fails:
+                raise Boom
+            yield b"here"
+
+        if not late:
+            start_response("200 OK", [("Content-Type", "text/plain"), ("X-Own", "kept")])
+        return body()
+
+    return streamkit.wrap(app, kind="wsgi")
+
+
+def change(stream: Any) -> None:
+    assert (stream.headers["X-Own"], stream.status) == ("kept", 200)
+    stream.headers["X-Hook"] = "ran"
+    stream.status = 203
+
+
+def assert_changed(answer: Any) -> None:
+    assert (answer.status, answer.header("X-Hook"), answer.header("X-Own")) == (203, "ran", "kept")
+    assert (answer.header("Content-Type"), answer.body) == ("text/plain", b"made here")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_commit_hook_of_the_scope_changes_the_head_of_another_frameworks_stream(kind: str) -> None:
+    async def async_change(stream: Any) -> None:
+        await asyncio.sleep(0)
+        change(stream)
+
+    hook = change if kind == "sync hook" else async_change
+    assert_changed(answer_of(foreign_asgi(lambda stream: stream.on_commit(hook))))
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "with the first chunk"])
+def test_a_commit_hook_of_the_environ_changes_the_head_of_another_frameworks_stream(late: bool) -> None:
+    with WsgiServer(foreign_wsgi(lambda stream: stream.on_commit(change), late=late)) as server:
+        assert_changed(server.request().finish())
+
+
+def test_a_head_that_another_framework_takes_back_for_an_error_is_not_the_one_that_hooks_see() -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        environ[KEY].on_commit(lambda stream: stream.headers.add("X-Seen", stream.headers["X-Own"]))
+
+        def body() -> Iterator[bytes]:
+            try:
+                raise Boom
+            except Boom:
+                start_response(
+                    "500 Oh", [("Content-Type", "text/plain"), ("X-Own", "second")], sys.exc_info()
+                )
+            yield b"sorry"
+
+        start_response("200 OK", [("Content-Type", "text/plain"), ("X-Own", "first")])
+        return body()
+
+    with WsgiServer(streamkit.wrap(app, kind="wsgi")) as server:
+        answer = server.request().finish()
+    assert (answer.status, answer.header("X-Seen"), answer.body) == (500, "second", b"sorry")
+
+
+def test_a_hook_may_wait_longer_than_the_clock_that_commits_a_silent_stream() -> None:
+    calls: list[Any] = []
+
+    async def hook(stream: Any) -> None:
+        calls.append(stream.committed)
+        await asyncio.sleep(0.3)  # several times `commit_after`
+        change(stream)
+
+    answer = answer_of(foreign_asgi(lambda stream: stream.on_commit(hook), media_type=b"text/event-stream"))
+    assert (answer.status, answer.header("X-Hook"), answer.body) == (203, "ran", b"made here")
+    assert calls == [False]
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_a_commit_hook_that_raises_fails_another_frameworks_stream_before_its_head(kind: str) -> None:
+    def hook(stream: Any) -> None:
+        raise Boom
+
+    def hooked(stream: Any) -> None:
+        stream.on_commit(hook)
+
+    if kind == "asgi":
+        answer = answer_of(foreign_asgi(hooked))
+    else:
+        with WsgiServer(foreign_wsgi(hooked)) as server:
+            answer = server.request().finish()
+    assert (answer.committed, type(answer.error)) == (False, Boom)
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_error_and_finish_hooks_hear_of_another_frameworks_stream_once(kind: str) -> None:
+    heard: list[Any] = []
+
+    def hooked(stream: Any) -> None:
+        stream.on_error(lambda inner, error: heard.append(type(error)))
+        stream.on_finish(lambda inner: heard.append(inner.outcome))
+
+    if kind == "asgi":
+        answer_of(foreign_asgi(hooked, fails=True)).through()
+    else:
+        with WsgiServer(foreign_wsgi(hooked, fails=True)) as server:
+            server.request().finish().through()
     assert heard == [Boom, "failed"]

@@ -78,7 +78,7 @@ class AsyncTwin(Mirror, AsyncResponseStream):
 def on_loop(
     hook: Callable[..., Any], loop: asyncio.AbstractEventLoop, *, commits: bool = False
 ) -> Callable[..., None]:
-    """This hook as one of a stream that a thread makes: it still runs on its loop, and may be awaited there."""
+    """This hook as one of a stream that a thread makes: it still runs on its loop, and may be awaited."""
 
     def carried(stream: ResponseStream, *details: object) -> None:
         async def call() -> None:

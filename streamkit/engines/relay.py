@@ -10,13 +10,13 @@ still a real 500.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any, Protocol, TypeAlias
 
 from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body, Request, frame
-from ..core.headers import STREAMING_TYPES, finished, media_type_of
+from ..core.headers import STREAMING_TYPES, finished, media_type_of, value_of
 from ..core.marking import MARK, USED, unmarked
 from ..core.request import Fields, fields_of
 from ..errors import ClientDisconnected, ProtocolViolation, StreamEnded, TooManyStreams
@@ -25,7 +25,7 @@ from ..types import Message, Receive, Scope, Send
 from .care import heartbeat_of, look_at_relay
 from .clock import loop_clock
 from .coded import CodedSend
-from .ending import ASGI_LOG, outcome_of, settle_async
+from .ending import ASGI_LOG, outcome_of, run_commit_hooks, settle_async
 from .inbox import Inbox
 from .loop import Loops
 from .messages import (
@@ -274,22 +274,44 @@ class Relay(LoopWaits):
         )
 
     def _commit_foreign_late(self) -> None:
-        if self._head is None and self.phase == CARED and not self.closed:
-            keep(asyncio.get_running_loop().create_task(self._commit_foreign()))
+        if self._head is None and self.phase == CARED and not self.closed and self._heading is None:
+            self._heading = keep(asyncio.get_running_loop().create_task(self._commit_foreign_now()))
 
-    async def _commit_foreign(self) -> None:
-        message, scope = self._start, self.scope
-        if self._head is not None or message is None or scope is None:
+    def _commit_foreign(self) -> Coroutine[Any, Any, None] | asyncio.Task[None]:
+        if self._commit_hooks and self._heading is None:
+            # They may be awaited, and the clock may come here meanwhile.
+            self._heading = keep(asyncio.get_running_loop().create_task(self._commit_foreign_now()))
+        return self._commit_foreign_now() if self._heading is None else self._heading
+
+    def _take_start(self) -> None:
+        """The head as the application has described it: hooks may change it."""
+        message = self._start
+        assert message is not None
+        self._status = message["status"]
+        self._pairs = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in message.get("headers", ())]
+
+    async def _commit_foreign_now(self) -> None:
+        if self._head is not None or self._start is None or self.scope is None:
             return
         self.phase = CARED
-        self.request = Request.of_scope(scope)
-        self._status = message["status"]
-        pairs = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in message.get("headers", ())]
-        endless = media_type_of(self._foreign_type()) in STREAMING_TYPES
+        self.request = Request.of_scope(self.scope)
+        self._take_start()
+        if self._commit_hooks:
+            self._committing = True
+            try:
+                hooks = run_commit_hooks(self)
+                if hooks is not None:
+                    await hooks
+            finally:
+                self._committing = False
+        message = self._start
+        pairs = self._pairs if self._headers is None else list(self._headers)
+        endless = media_type_of(value_of(pairs, "content-type") or "") in STREAMING_TYPES
         http10 = self.options.http10
         self._body = frame(self.request, self._status, endless=endless, http10=http10)
         self._state = after(self._state, "commit")
-        self._pairs = pairs
+        if self._headers is not None:
+            self._headers.freeze()
         coding = self._choose_coding(pairs, self._status, self._body) if self.options.compress else None
         pairs = finished(
             pairs, self.options, self._status, self._body, foreign=True, default_type=None, coding=coding
@@ -309,7 +331,8 @@ class Relay(LoopWaits):
             return
         self._prepare_body()
         if self.spool is None:
-            await self.server_send({**message, "headers": encoded(self._head[1])})
+            status, pairs = self._head
+            await self.server_send({**message, "status": status, "headers": encoded(pairs)})
             if self._body is not Body.STREAM:
                 self._drop()
                 await self.server_send(body_message(b"", more=False))
