@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
+KEY = "streamkit.stream"  # where a request's response stream stands, in the environ or scope
+
 
 class Fields(NamedTuple):
     """What of a request the head of its response may depend on; None where it was not sent."""

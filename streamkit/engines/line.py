@@ -66,7 +66,9 @@ def _poll() -> Callable[[], Any] | None:
 
 
 def line_of(environ: Environ) -> Line | None:
-    """The connection of this request; None where the server keeps it to itself."""
+    """The connection of a stream that is about to begin; None where the server keeps it to itself."""
+    if "eventlet.input" in environ:  # no chunk is to wait in its server
+        environ["eventlet.minimum_write_chunk_size"] = 1  # bytes; it gathers 4096 otherwise
     asked = environ.get("waitress.client_disconnected")
     if asked is not None:
         return Line(None, asked)

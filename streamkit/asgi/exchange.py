@@ -1,42 +1,34 @@
-"""The ASGI side: a middleware for any app, and how a description is carried out.
+"""One request whose description is being carried out: its producer, its reader, its leave.
 
-    app = streamkit.asgi.StreamingMiddleware(app, {"high_water": 256 * 1024})
-
-What does not stream passes through as it is: the same messages in the same order.
-
-Rule: `http.response.start` is sent when it is known what follows it; until then an error is
-a real 500. After a leave nothing is awaited for a client that is not there.
+Rule: whoever is awaited here can be cut off from outside, and says so to the producer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Awaitable
+from typing import Any
 
-from .core.context import inherited
-from .core.framing import Body, Request, has_body
-from .core.headers import Pairs
-from .core.producers import Kind
-from .core.request import NO_FIELDS, fields_of
-from .core.response import StreamingResponse, carried_out_by
-from .engines import task, thread
-from .engines.clock import loop_clock, thread_clock
-from .engines.coded import CodedSend
-from .engines.ending import (
+from ..core.context import inherited
+from ..core.framing import Body, Request, has_body
+from ..core.headers import Pairs
+from ..core.producers import Kind
+from ..core.request import KEY, NO_FIELDS, fields_of
+from ..core.response import StreamingResponse
+from ..engines import task, thread
+from ..engines.clock import loop_clock, thread_clock
+from ..engines.coded import CodedSend
+from ..engines.ending import (
     ASGI_LOG,
     forget,
     linger_async,
     needs_settling,
     outcome_of,
-    settle,
-    settle_async,
 )
-from .engines.faces import faced
-from .engines.hints import hints_of_scope
-from .engines.inbox import Inbox
-from .engines.loop import Loops
-from .engines.messages import (
+from ..engines.faces import faced
+from ..engines.hints import hints_of_scope
+from ..engines.inbox import Inbox
+from ..engines.messages import (
     abort_transport,
     body_message,
     encoded,
@@ -44,131 +36,29 @@ from .engines.messages import (
     plain_answer,
     send_whole,
     spooled,
-    too_many,
     uncancel,
 )
-from .engines.pull import UNBOUNDED, AsyncPull
-from .engines.registry import check_room, shutdown_async, signals
-from .engines.relay import NEW, NO_HEAD, OVER
-from .engines.send import ScopeStream
-from .engines.spool import Spool
-from .engines.task import TaskStream
-from .engines.thread import ThreadStream
-from .engines.twin import on_worker
-from .engines.waits import reached
-from .errors import (
+from ..engines.pull import UNBOUNDED, AsyncPull
+from ..engines.registry import check_room
+from ..engines.send import ScopeStream
+from ..engines.spool import Spool
+from ..engines.task import TaskStream
+from ..engines.thread import ThreadStream
+from ..engines.waits import reached
+from ..errors import (
     BufferLimitExceeded,
     ClientDisconnected,
-    NotAnApplication,
     ProtocolViolation,
     TooManyStreams,
 )
-from .options import Options
-from .types import ASGIApp, EngineName, Message, Outcome, Receive, Scope, Send
-from .unbuffer.marker import UnmarkedSend, marked
-from .unbuffer.stripping import stripped
-
-__all__ = ["StreamingMiddleware", "respond"]
-
-KEY = "streamkit.stream"
-
-ChannelStream: TypeAlias = "ThreadStream | TaskStream"
-Reader: TypeAlias = "ThreadStream | TaskStream | AsyncPull"
+from ..options import Options
+from ..types import EngineName, Outcome, Receive, Scope, Send
+from ..unbuffer.marker import UnmarkedSend, marked
+from .answers import ChannelStream, Reader, answer_503, answer_505, commit_either, head_only, settle_either
 
 _DEFAULTS = Options()
 GATHER_TURNS = 4  # turns of the loop for which events that come in each of them wait for one `send`
 _CLEANUP_SECONDS = 3.0  # how long a cancelled producer may tidy up; gunicorn waits as long for us
-
-
-class StreamingMiddleware:
-    """Give an ASGI app its response stream, and every stream in it the same care.
-
-    `options` is an `Options` or a mapping; keyword arguments go over it. Raises
-    `OptionsError` and `NotAnApplication`.
-    """
-
-    def __init__(
-        self, app: ASGIApp, options: Options | Mapping[str, Any] | None = None, **overrides: Any
-    ) -> None:
-        if not callable(app):
-            raise NotAnApplication(f"wanted an ASGI application, got {app!r}")
-        self.app = app
-        self._inner: ASGIApp = self._first
-        self.options = Options.of(options, overrides)
-        self.loops = Loops()
-        self.plain_head = NO_HEAD
-        if self.options.signals:
-            signals.hook_in()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._pass(scope, receive, send)
-            return
-        # Written out for the response that does not stream: each call here would cost it dearly.
-        stream = ScopeStream()
-        stream.middleware = self
-        stream.scope = scope
-        stream.server_receive = receive
-        stream.server_send = send
-        stream.phase = NEW
-        stream.touched = False
-        if KEY in scope:
-            stream.outer = scope[KEY]
-        scope[KEY] = stream
-        try:
-            await self._inner(scope, stream, stream.send)
-        except BaseException as error:
-            await stream.conclude(error)
-        else:
-            if stream.phase != OVER or stream.touched:
-                await stream.conclude(None)
-
-    def _first(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """The first request: by now the server's handlers stand, whatever way it was started."""
-        self.loops.note()
-        if self.options.signals:
-            signals.hook_in()
-        return self._stripped()(scope, receive, send)
-
-    def _stripped(self) -> ASGIApp:
-        """The app, whose buffering layers are out of the way; by the first request all of them stand."""
-        self._inner = stripped(self.app, self.options.strip, "asgi", owner=self)
-        return self._inner
-
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What is no HTTP request goes on untouched; open streams end before the app's shutdown."""
-        if scope["type"] != "lifespan":
-            await self._inner(scope, receive, send)
-            return
-        if self.options.signals:
-            signals.hook_in()
-
-        async def receive_lifespan() -> Message:
-            message = await receive()
-            if message["type"] == "lifespan.shutdown":
-                await shutdown_async()
-            return message
-
-        await self._inner(scope, receive_lifespan, send)
-
-
-# ---------------------------------------------------------------- descriptions
-
-
-def respond(
-    response: StreamingResponse,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    options: Options | None = None,
-) -> Coroutine[Any, Any, None]:
-    """Carry out a description as an ASGI application.
-
-    Options are the response's own over `options`, or over those of the wrapped app that
-    the request came through. An error before the commit is raised before anything is sent.
-    """
-    # No coroutine function: its frame would stay for as long as the stream is open.
-    return _Exchange(receive, send).run(response, scope, options)
 
 
 def _reader(
@@ -192,7 +82,7 @@ def _reader(
     return stream, stream
 
 
-class _Exchange:
+class Exchange:
     """One request whose description is being carried out: its producer, its reader, its leave."""
 
     __slots__ = (
@@ -240,17 +130,17 @@ class _Exchange:
                 carrier.server_send = UnmarkedSend(carrier.server_send)
                 self.marks = True
         if request.version < (1, 1) and options.http10 == "reject":
-            return _answer_505(stream, response, self.send)
+            return answer_505(stream, response, self.send)
         if (
             is_fresh
             or request.method == "HEAD"
             or (response.kind.is_iterable and not has_body(response.status))
         ):
-            return _head_only(stream, response, self.send)
+            return head_only(stream, response, self.send)
         try:
             check_room(stream, thread_clock if isinstance(stream, ThreadStream) else loop_clock())
         except TooManyStreams as error:
-            return _answer_503(stream, response, self.send, error)
+            return answer_503(stream, response, self.send, error)
         if carrier is not None:
             self.root = carrier.root
         stream._hints = hints_of_scope(scope, self.send, on_thread=isinstance(stream, ThreadStream))
@@ -372,7 +262,7 @@ class _Exchange:
         if stream._head is None and not await reader.wait_head_async(
             stream.options.commit_after_for(response.media_type)
         ):
-            await _commit(stream)
+            await commit_either(stream)
             stream.beat()
         if stream._head is None:
             stream.raise_error()
@@ -471,11 +361,11 @@ class _Exchange:
         if isinstance(self.reader, AsyncPull):
             await self.reader.close(error)
         if outcome != "finished" or (self.producer is not None and not self.producer.done()):
-            await _settle(stream, outcome)
+            await settle_either(stream, outcome)
         if self.producer is not None and not self.producer.done():
             await self._join()
         if needs_settling(stream):
-            await _settle(stream, outcome)
+            await settle_either(stream, outcome)
         elif stream._claim(outcome):
             reached(stream, "_when_committed")
             reached(stream, "_when_finished")
@@ -496,60 +386,3 @@ class _Exchange:
         await asyncio.wait([producer], timeout=_CLEANUP_SECONDS)
         if is_cancelled and not producer.done():
             ASGI_LOG.warning("%r goes on after its cancellation", stream.response)
-
-
-async def _commit(stream: ChannelStream) -> None:
-    if isinstance(stream, TaskStream):
-        await stream.commit()
-    elif not stream.commit_at_once():
-        await on_worker(stream.commit)
-
-
-def _settle(stream: ChannelStream, outcome: Outcome) -> Awaitable[None]:
-    """Set the outcome; the hooks of a synchronous stream run on a worker."""
-    if isinstance(stream, TaskStream):
-        return settle_async(stream, outcome)
-    return _settle_thread(stream, outcome)
-
-
-async def _settle_thread(stream: ThreadStream, outcome: Outcome) -> None:
-    if stream._outcome is None and needs_settling(stream):
-        context = inherited(stream.options.excluded_context)
-        await on_worker(lambda: context.run(settle, stream, outcome))
-    else:
-        settle(stream, outcome)
-
-
-async def _head_only(stream: ChannelStream, response: StreamingResponse, send: Send) -> None:
-    """The head as for GET; the producer never runs."""
-    await _commit(stream)
-    assert stream._head is not None
-    status, pairs = stream._head
-    await send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
-    await send(body_message(b"", more=False))
-    await _discard(stream, response)
-
-
-async def _answer_505(stream: ChannelStream, response: StreamingResponse, send: Send) -> None:
-    await _discard(stream, response)
-    await plain_answer(send, 505, "This response needs HTTP/1.1 or later.\n")
-
-
-async def _answer_503(
-    stream: ChannelStream, response: StreamingResponse, send: Send, error: TooManyStreams
-) -> None:
-    await _discard(stream, response)
-    await too_many(send, error)
-
-
-async def _discard(stream: ChannelStream, response: StreamingResponse) -> None:
-    """End a stream whose producer is not to run."""
-    stream._end(None)
-    if response.kind is Kind.ASYNC_ITERABLE:
-        await task.close_unread(stream, response)
-    else:
-        thread.close_unread(stream, response)
-    await _settle(stream, "finished")
-
-
-carried_out_by(asgi=respond)

@@ -1,0 +1,93 @@
+"""The middleware: each request gets its stream, and what does not stream passes.
+
+Rule: a request that does not stream costs one object, and each of its messages one look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+from ..core.request import KEY
+from ..engines.loop import Loops
+from ..engines.registry import shutdown_async, signals
+from ..engines.relay import NEW, NO_HEAD, OVER
+from ..engines.send import ScopeStream
+from ..errors import (
+    NotAnApplication,
+)
+from ..options import Options
+from ..types import ASGIApp, Message, Receive, Scope, Send
+from ..unbuffer.stripping import stripped
+
+
+class StreamingMiddleware:
+    """Give an ASGI app its response stream, and every stream in it the same care.
+
+    `options` is an `Options` or a mapping; keyword arguments go over it. Raises
+    `OptionsError` and `NotAnApplication`.
+    """
+
+    def __init__(
+        self, app: ASGIApp, options: Options | Mapping[str, Any] | None = None, **overrides: Any
+    ) -> None:
+        if not callable(app):
+            raise NotAnApplication(f"wanted an ASGI application, got {app!r}")
+        self.app = app
+        self._inner: ASGIApp = self._first
+        self.options = Options.of(options, overrides)
+        self.loops = Loops()
+        self.plain_head = NO_HEAD
+        if self.options.signals:
+            signals.hook_in()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._pass(scope, receive, send)
+            return
+        # Written out for the response that does not stream: each call here would cost it dearly.
+        stream = ScopeStream()
+        stream.middleware = self
+        stream.scope = scope
+        stream.server_receive = receive
+        stream.server_send = send
+        stream.phase = NEW
+        stream.touched = False
+        if KEY in scope:
+            stream.outer = scope[KEY]
+        scope[KEY] = stream
+        try:
+            await self._inner(scope, stream, stream.send)
+        except BaseException as error:
+            await stream.conclude(error)
+        else:
+            if stream.phase != OVER or stream.touched:
+                await stream.conclude(None)
+
+    def _first(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """The first request: by now the server's handlers stand, whatever way it was started."""
+        self.loops.note()
+        if self.options.signals:
+            signals.hook_in()
+        return self._stripped()(scope, receive, send)
+
+    def _stripped(self) -> ASGIApp:
+        """The app, whose buffering layers are out of the way; by the first request all of them stand."""
+        self._inner = stripped(self.app, self.options.strip, "asgi", owner=self)
+        return self._inner
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is no HTTP request goes on untouched; open streams end before the app's shutdown."""
+        if scope["type"] != "lifespan":
+            await self._inner(scope, receive, send)
+            return
+        if self.options.signals:
+            signals.hook_in()
+
+        async def receive_lifespan() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await shutdown_async()
+            return message
+
+        await self._inner(scope, receive_lifespan, send)

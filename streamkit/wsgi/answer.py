@@ -1,0 +1,215 @@
+"""What an application has answered: the iterable that the server gets in its place.
+
+Rule: what is no stream goes on as it was returned; an end is told once, to whom it concerns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ..core.base import BaseStream
+from ..core.commit import State
+from ..core.framing import Body
+from ..core.headers import IDENTITY, Pairs, is_streaming, value_of
+from ..engines.bodies import HeldBody, plain_answer, refuse, too_many
+from ..engines.coded import CodedRest
+from ..engines.ending import (
+    WSGI_LOG,
+    fail,
+    is_end_of,
+    last_words,
+    linger,
+    log_error,
+    needs_settling,
+    outcome_of,
+    settle,
+)
+from ..engines.write import Answer, RequestStream
+from ..errors import (
+    ApplicationFailed,
+    BufferLimitExceeded,
+    ClientDisconnected,
+    ProtocolViolation,
+    StreamEnded,
+)
+from ..syntax import status_line
+from ..types import Environ
+from .foreign import cared_for
+
+
+def answer_of(
+    environ: Environ, stream: RequestStream, answer: Callable[[], Iterable[bytes]]
+) -> Iterable[bytes]:
+    """The answer, which is a real 500 also on uWSGI: that sends nothing when an application raises."""
+    try:
+        return answer()
+    except Exception as error:
+        if "uwsgi.version" not in environ or stream.outer is not None or stream._server_started:
+            raise
+        WSGI_LOG.error("answered 500: the application failed before its first chunk", exc_info=error)
+        return plain_answer(stream.start_response, 500, "Internal Server Error\n")
+
+
+def answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
+    """The application has returned: find out what its answer is."""
+    if stream._state is not State.STARTED:
+        close_foreign(stream, body)
+        return concluded(stream, None)
+    if stream.refused is not None:
+        close_foreign(stream, body)
+        return concluded(stream, stream.refused)
+    try:
+        if body is None or not hasattr(type(body), "__iter__") or isinstance(body, (str, bytes)):
+            raise ProtocolViolation(
+                f"wanted an iterable of bytes from the application (PEP 3333), got {body!r}"
+            )
+        return _passed_on(stream, body)
+    finally:
+        stream.environ = None
+        if not stream.plain and needs_settling(stream) and stream.carried is None and stream.passing is None:
+            settle(stream, "finished")
+
+
+def _passed_on(stream: RequestStream, body: Any) -> Iterable[bytes]:
+    answer, environ = stream.answer, stream.environ
+    assert environ is not None
+    if stream.carried is not None and stream.carried._head is None:
+        stream.carried = None  # a description that came to nothing: what was returned instead is the response
+    if stream.early is not None or stream._foreign_write is not None:
+        rest = body if stream.early is None else _Joined(stream.early, body)
+        return rest if stream._coder is None else CodedRest(rest, stream._coder)
+    if stream.carried is not None and answer is not None:
+        stream.release((answer[0], _without_strangers(answer, stream.carried, body)))
+        return body  # type: ignore[no-any-return]
+    if answer is not None and not _is_stream(answer, body, environ):
+        stream.release()
+        return body  # type: ignore[no-any-return]
+    if stream.outer is not None:
+        stream.outer.is_carried_by(stream)
+    return cared_for(stream, body, environ)
+
+
+def _is_stream(answer: Answer, body: Any, environ: Environ) -> bool:
+    headers = answer[1]
+    if is_streaming(headers):
+        return True
+    wrapper = environ.get("wsgi.file_wrapper")
+    if isinstance(wrapper, type) and isinstance(body, wrapper):
+        return False  # the server sends files in a way of its own
+    if getattr(body, "streaming", True) is False:
+        return False  # Django's word for a body that is all there
+    return not isinstance(body, (list, tuple)) and value_of(headers, "content-length") is None
+
+
+def _without_strangers(answer: Answer, carried: BaseStream, body: Any) -> Pairs:
+    """The head of a description, without the ETag and Content-Length that layers have put on it."""
+    status, headers, _ = answer
+    ours = carried._head
+    if ours is None or not status.startswith(str(ours[0])) or isinstance(body, (list, tuple)):
+        return headers  # a layer has put another response in its place
+    own = {name.lower() for name, _ in ours[1]}
+    if carried._body is Body.WHOLE:
+        own.add("content-length")
+    return [
+        (name, value)
+        for name, value in headers
+        if name.lower() not in ("etag", "content-length") or name.lower() in own
+        # "identity ... SHOULD NOT be used in" it -- RFC 9110, 8.4.1; Django's room holds layers off by it.
+        if value != IDENTITY or name.lower() != "content-encoding"
+    ]
+
+
+def close_foreign(stream: RequestStream, body: Any) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        try:
+            close()
+        except Exception as error:
+            log_error(stream, "closing what the application returned failed", error)
+
+
+def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[bytes]:
+    """End a stream that the application wrote by itself; it has returned, or raised."""
+    if stream._state is State.STARTED and error is not None:
+        stream.environ = None
+        stream._failed = True
+        settle(stream, "failed")
+        if stream.refused is not None:
+            return too_many(stream.start_response, stream.refused, stream.request.method)
+        raise error
+    if stream._ending is not None and stream._connected and not stream.closed:
+        return _ended_early(stream, stream._ending, error)
+    has_body = stream._body in (Body.STREAM, Body.WHOLE)
+    if error is None and has_body and not stream.closed and stream.answer is not None:
+        code = int(stream.answer[0][:3]) if stream.answer[0][:3].isdigit() else 200
+        if code >= 500 or stream.answer[2] is not None:
+            error = ApplicationFailed(code)
+    if error is None and stream.spool is not None:
+        error = stream.spool.exceeded
+    try:
+        if error is not None:
+            fail(stream, error, stream._end)
+        else:
+            stream.close()
+    except BaseException as fault:  # a body that is too short, or over the limit
+        fail(stream, fault, stream._end)
+    return _sent(stream)
+
+
+def _ended_early(stream: RequestStream, ending: StreamEnded, error: BaseException | None) -> Iterable[bytes]:
+    """Say the last words of a stream that was ended from outside."""
+    if error is not None and not is_end_of(stream, error):
+        log_error(stream, "the application failed at the end of its stream", error)
+    words, clean = last_words(stream, ending)
+    if words and stream._body is Body.STREAM:
+        try:
+            stream._give(words)
+        except ClientDisconnected:
+            clean = True  # nobody is there to be told
+    stream._lingers = bool(words) and not clean
+    stream._end(None if clean else ending)
+    return _sent(stream)
+
+
+def _sent(stream: RequestStream) -> Iterable[bytes]:
+    with stream._lock:  # a write of another thread's that is under way ends first
+        stream.environ = None
+    failure, spool = stream._error, stream.spool
+    if isinstance(failure, BufferLimitExceeded):
+        settle(stream, "failed")
+        return refuse(stream.start_response, failure, spool)
+    if spool is not None and failure is None and stream._head is not None:
+        spool.complete()
+        status, pairs = stream._head
+        stream.start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
+        return HeldBody(spool, stream)
+    if spool is not None:
+        spool.close()
+    settle(stream, outcome_of(stream))
+    if stream.server_error is not None:
+        raise stream.server_error  # the server's own word for a leave, for the server
+    if failure is not None and (stream._head is None or stream._body in (Body.STREAM, Body.WHOLE)):
+        linger(stream)
+        raise failure
+    if failure is not None:  # the head was all that the client is to get
+        log_error(stream, "the application failed after its head", failure)
+    if stream._coder is not None and stream._connected and stream._abort is None:
+        return iter((stream._coder.last(),))  # no list: waitress takes one of one chunk for the whole body
+    return []
+
+
+class _Joined:
+    """What was written through `write()`, before what was returned."""
+
+    def __init__(self, early: list[bytes], body: Iterable[bytes]) -> None:
+        self._early, self._body = early, body
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._early
+        yield from self._body
+
+    def close(self) -> None:
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            close()

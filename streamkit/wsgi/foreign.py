@@ -1,0 +1,105 @@
+"""A stream that the application has made in its own way.
+
+Rule: its head is the application's, made fit for a stream; its iterable is pulled as it was returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..core.commit import after
+from ..core.framing import Request, frame, has_body
+from ..core.headers import Pairs, is_streaming, value_of
+from ..core.request import fields_of
+from ..core.response import StreamingResponse
+from ..engines.bodies import discard, head_only, reject, started, too_many
+from ..engines.clock import thread_clock
+from ..engines.ending import WSGI_LOG
+from ..engines.line import line_of
+from ..engines.pull import UNBOUNDED, Pull
+from ..engines.registry import check_room
+from ..engines.thread import ThreadStream
+from ..engines.write import Answer, RequestStream
+from ..errors import ProtocolViolation, TooManyStreams
+from ..types import Environ
+
+
+class _ForeignResponse(StreamingResponse):
+    """What another framework streams, as a description of ours."""
+
+    def __init__(self, body: Iterable[bytes]) -> None:
+        super().__init__(body, headers=None, content_type=None)
+
+
+class _ForeignStream(ThreadStream):
+    """Its head is the application's answer, which may come as late as the first chunk."""
+
+    foreign = True
+    request_stream: RequestStream
+    _answer: Answer | None = None  # as it was taken last
+
+    def take_answer(self) -> None:
+        """The head as the application has given it, once it has: hooks of the commit may change it."""
+        answer = self.request_stream.answer
+        if answer is None or answer == self._answer:
+            return
+        self._answer = answer
+        self._status = int(answer[0][:3])
+        self._pairs = answer[1]
+        if self.response is not None:
+            self.response.describe_head(answer[1])
+
+    def commit(self) -> None:
+        self.take_answer()
+        super().commit()
+
+    def _fix_head(self) -> None:
+        self.take_answer()
+        if self._answer is None:
+            raise ProtocolViolation(
+                "the application returned its first chunk without calling start_response (PEP 3333)"
+            )
+        pairs = self._pairs if self._headers is None else list(self._headers)
+        if value_of(pairs, "content-length") is None or is_streaming(pairs):
+            super()._fix_head()
+        else:  # an ordinary response whose head came late
+            self._state = after(self._state, "commit")
+            if self._headers is not None:
+                self._headers.freeze()
+            self._body = frame(self.request, self._status, content_length=0)
+            self._head = (self._status, pairs)
+
+    def _check_open(self, size: int) -> None:
+        """The application was not told what it may send: what it may not is dropped."""
+
+
+def cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[bytes]:
+    """A stream that the application made in its own way."""
+    options, request = outer.options, Request.of_environ(environ)
+    response = _ForeignResponse(body)
+    stream = _ForeignStream(options, request, WSGI_LOG, response, UNBOUNDED)
+    stream.request_stream = outer
+    if options.compress:
+        stream._fields = fields_of(environ, encoding=True)
+    outer.passing = stream
+    outer._pass_hooks_to(stream)
+    stream.take_answer()
+    reader = Pull(stream, None)
+    if request.version < (1, 1) and options.http10 == "reject":
+        discard(stream, response)
+        return reject(outer.start_response, request)
+    if outer.answer is not None and (request.method == "HEAD" or not has_body(stream._status)):
+        return head_only(stream, response, outer.start_response)
+    try:
+        check_room(stream, thread_clock)
+    except TooManyStreams as error:
+        discard(stream, response)
+        return too_many(outer.start_response, error)
+    stream._line = line_of(environ)
+
+    def start_response(status: str, headers: Pairs, exc_info: Any = None) -> Any:
+        said = outer.answer[0] if outer.answer is not None else status
+        return outer.start_response(said if said[:3] == status[:3] else status, headers)
+
+    return started(stream, reader, start_response, None)

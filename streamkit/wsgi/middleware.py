@@ -1,0 +1,117 @@
+"""The middleware: each request gets its stream, and what does not stream passes.
+
+Rule: an answer that is like the last one that was no stream's costs two looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+from ..core.context import unchunked
+from ..core.headers import Pairs, is_streaming
+from ..core.request import KEY
+from ..engines.registry import signals
+from ..engines.write import RequestStream
+from ..errors import NotAnApplication
+from ..options import Options
+from ..types import Environ, StartResponse, WSGIApp
+from ..unbuffer.stripping import stripped
+from .answer import answer_of, answered, concluded
+from .whole import carry_app
+
+# A type of body; where the head had its Content-Type, which, and where the name of its Content-Length.
+_Whole: TypeAlias = "tuple[type, int, tuple[str, str] | None, int, str]"
+
+
+class StreamingMiddleware:
+    """Give a WSGI app its response stream, and every stream in it the same care.
+
+    `options` is an `Options` or a mapping; keyword arguments go over it. Raises
+    `OptionsError` and `NotAnApplication`.
+    """
+
+    def __init__(
+        self, app: WSGIApp, options: Options | Mapping[str, Any] | None = None, **overrides: Any
+    ) -> None:
+        if not callable(app):
+            raise NotAnApplication(f"wanted a WSGI application, got {app!r}")
+        self.app = app
+        self._inner: WSGIApp = self._first
+        self.options = Options.of(options, overrides)
+        self._app_on_worker = self.options.engine == "thread"
+        # The next answer that is no stream's is most often like the last.
+        self._plain_type = "text/html; charset=utf-8"  # of a list
+        self._whole: _Whole = (list, 0, None, 0, "")  # of any other iterable
+        if self.options.signals:
+            signals.hook_in()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        # Written out for the response that does not stream: each call here would cost it dearly.
+        stream = RequestStream()
+        stream.options = self.options
+        stream.environ = environ
+        stream.start_response = start_response
+        stream.app_status = _NOTHING
+        stream.plain = True
+        if KEY in environ:
+            stream.outer = environ[KEY]
+        elif unchunked.ever:
+            unchunked.forget()
+        environ[KEY] = stream
+        if self._app_on_worker:
+            return carry_app(self._inner, stream, environ)
+        try:
+            body = self._inner(environ, stream.start)
+        except BaseException as error:
+            return answer_of(environ, stream, partial(concluded, stream, error))
+        status = stream.app_status
+        if status is not None and stream.plain:
+            headers = stream.app_headers
+            if type(body) is list or type(body) is tuple:
+                plain = (headers and headers[0][1] == self._plain_type) or self._is_plain(headers)
+            else:
+                plain = self._is_whole(headers, body)
+            if plain:
+                stream.environ = None  # it holds the stream, and must not be held by it
+                start_response(status, headers)
+                return body
+        return answer_of(environ, stream, partial(answered, stream, body))
+
+    def _is_plain(self, headers: Pairs) -> bool:
+        """Whether this is no stream's head; its media type is known from then on."""
+        if is_streaming(headers):
+            return False
+        if headers and headers[0][0].lower() == "content-type":
+            self._plain_type = headers[0][1]
+        return True
+
+    def _is_whole(self, headers: Pairs, body: Any) -> bool:
+        """Whether a length is declared for this body, which is no stream's."""
+        kind, type_at, content_type, length_at, length = self._whole
+        try:
+            if type(body) is kind and headers[type_at] == content_type and headers[length_at][0] == length:
+                return True
+        except IndexError:
+            pass
+        if not hasattr(type(body), "__iter__") or isinstance(body, (str, bytes)) or is_streaming(headers):
+            return False
+        at = {pair[0].lower(): index for index, pair in enumerate(headers)}
+        if "content-length" not in at:
+            return False
+        if "content-type" in at:
+            type_at, length_at = at["content-type"], at["content-length"]
+            self._whole = (type(body), type_at, headers[type_at], length_at, headers[length_at][0])
+        return True
+
+    def _first(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        return self._stripped()(environ, start_response)
+
+    def _stripped(self) -> WSGIApp:
+        """The app, whose buffering layers are out of the way; by the first request all of them stand."""
+        self._inner = stripped(self.app, self.options.strip, "wsgi", owner=self)
+        return self._inner
+
+
+_NOTHING: str | None = None

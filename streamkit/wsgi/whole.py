@@ -1,0 +1,42 @@
+"""The whole application on a worker, where `engine="thread"` asks for it.
+
+Rule: what it returns without streaming is treated as if the server's thread had run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextvars import copy_context
+
+from ..core.framing import Request
+from ..core.request import KEY, fields_of
+from ..engines.bodies import started
+from ..engines.ending import WSGI_LOG, needs_settling, settle
+from ..engines.line import line_of
+from ..engines.wholeapp import AppStream
+from ..engines.write import RequestStream
+from ..types import Environ, WSGIApp
+from .answer import answered, close_foreign, concluded
+
+
+def carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterable[bytes]:
+    """Run the application on a pooled worker, so that its stream has a reader of its own."""
+    on_worker = AppStream(stream.options, Request.of_environ(environ), WSGI_LOG)
+    on_worker.request_stream = stream
+    on_worker._fields = fields_of(environ, encoding=bool(stream.options.compress))
+    environ[KEY] = on_worker
+    on_worker.start_app(app, environ, copy_context())
+    on_worker.wait_head()
+    if stream.refused is not None:
+        environ[KEY] = stream
+        settle(on_worker, "failed")
+        if on_worker.returned is not None:
+            close_foreign(stream, on_worker.returned[0])
+        return concluded(stream, stream.refused)
+    if on_worker.returned is None:
+        on_worker._line = line_of(environ)
+        return started(on_worker, on_worker, stream.start_response, None)
+    environ[KEY] = stream
+    if needs_settling(on_worker) and on_worker.carried is None:
+        settle(on_worker, "finished")
+    return answered(stream, on_worker.returned[0])
