@@ -40,6 +40,7 @@ from asgiref.sync import (
 
 from .. import wsgi
 from ..core.live import described, is_async_view
+from ..core.request import KEY
 from ..core.response import StreamingResponse
 from ..core.steps import StepAside
 from ..errors import ClientDisconnected
@@ -137,7 +138,7 @@ def _settings() -> Options | None:
 
 def _options(around: Any) -> Options:
     """The settings over the options of the app that `streamkit.wrap` made of Django, if it did."""
-    outer, chosen = getattr(around.get(wsgi.KEY), "options", None), _settings()
+    outer, chosen = getattr(around.get(KEY), "options", None), _settings()
     if outer is None:
         return chosen or Options()
     return outer if chosen is None else outer.merged(chosen)  # type: ignore[no-any-return]
