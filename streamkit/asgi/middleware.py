@@ -5,13 +5,14 @@ Rule: a request that does not stream costs one object, and each of its messages 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..core.request import KEY
+from ..engines.cared import NO_HEAD
 from ..engines.loop import Loops
+from ..engines.phases import NEW, OVER
 from ..engines.registry import shutdown_async, signals
-from ..engines.relay import NEW, NO_HEAD, OVER
 from ..engines.send import ScopeStream
 from ..errors import (
     NotAnApplication,
@@ -64,17 +65,21 @@ class StreamingMiddleware:
             if stream.phase != OVER or stream.touched:
                 await stream.conclude(None)
 
-    def _first(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """The first request: by now the server's handlers stand, whatever way it was started."""
-        self.loops.note()
+    async def _first(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The first request on a loop: by now the server's handlers stand, whatever way it was started."""
+        await self.loops.note_until_end(self._begin_anew)
         if self.options.signals:
             signals.hook_in()
-        return self._stripped()(scope, receive, send)
+        self._inner = self._stripped()
+        await self._inner(scope, receive, send)
+
+    def _begin_anew(self) -> None:
+        """The loop has ended: another may follow, in tests above all."""
+        self._inner = self._first
 
     def _stripped(self) -> ASGIApp:
         """The app, whose buffering layers are out of the way; by the first request all of them stand."""
-        self._inner = stripped(self.app, self.options.strip, "asgi", owner=self)
-        return self._inner
+        return stripped(self.app, self.options.strip, "asgi", owner=self)  # type: ignore[no-any-return]
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What is no HTTP request goes on untouched; open streams end before the app's shutdown."""

@@ -15,8 +15,8 @@ from ..core.heartbeat import heartbeat_for
 from ..errors import StreamEnded
 
 if TYPE_CHECKING:
+    from .cared import Cared
     from .channel import Channel
-    from .relay import Relay
     from .write import RequestStream
 
 
@@ -94,7 +94,7 @@ def look_at_channel(stream: Channel, now: float) -> None:
         stream.give_up(taken_for_gone(stream))
 
 
-def look_at_relay(stream: Relay, now: float) -> None:
+def look_at_relay(stream: Cared, now: float) -> None:
     """A stream whose application sends by itself, on this loop."""
     if is_past(stream, now):
         stream.end_early(out_of_time(stream))

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
 
 from ..errors import EngineUnavailable
@@ -101,11 +102,11 @@ def loop_of_this_thread() -> asyncio.AbstractEventLoop | None:
 class Loops:
     """The loop that a middleware serves, for those who ask from a worker thread.
 
-    To ask for the running loop costs CPython 3.10 and 3.11 a system call, so it is asked for
-    only when the one that was noted has ended, and when a stream is committed.
+    To ask for the running loop costs CPython 3.10 and 3.11 a system call, so it is noted with the
+    first request on it and whenever a stream is committed.
     """
 
-    __slots__ = ("is_running", "loop")
+    __slots__ = ("_end", "is_running", "loop")
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -122,14 +123,33 @@ class Loops:
             ) from None
         self.is_running = self.loop.is_running
 
+    async def note_until_end(self, then: Callable[[], None]) -> None:
+        """Note the running loop, and call `then` when it shuts down."""
+        self.note()
+        # A loop that shuts down closes the asynchronous generators that were begun on it.
+        self._end = _at_end(then)
+        await self._end.__anext__()
+
     def known(self) -> asyncio.AbstractEventLoop | None:
         """The loop of the calling worker thread, where that can be told."""
-        anyio = sys.modules.get("anyio.from_thread")
-        if anyio is not None:
+        if "anyio.to_thread" in sys.modules:
+            anyio = importlib.import_module("anyio.from_thread")
             try:
                 loop: asyncio.AbstractEventLoop = anyio.run_sync(asyncio.get_running_loop)
             except RuntimeError:
                 pass  # not one of anyio's threads
             else:
                 return loop
+        asgiref = sys.modules.get("asgiref.sync")
+        if asgiref is not None:
+            told = getattr(asgiref.SyncToAsync.threadlocal, "main_event_loop", None)
+            if told is not None and told.is_running():
+                return told  # type: ignore[no-any-return]
         return self.loop if self.is_running() else None
+
+
+async def _at_end(then: Callable[[], None]) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        then()

@@ -51,8 +51,9 @@ from .ending import (
     settle_async,
 )
 from .messages import body_message, encoded, heard, plain_answer, too_many, uncancel
+from .phases import CARED, CARRIED, DROPPING, HELD, NEW, ORDER, OVER, OWN
 from .registry import check_room
-from .relay import CARED, CARRIED, DROPPING, HELD, NEW, ORDER, OVER, OWN, Relay
+from .relay import Relay
 from .task import DONE, keep
 from .twin import Twin
 from .waits import reached

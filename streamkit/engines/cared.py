@@ -1,0 +1,367 @@
+"""A stream that an ASGI application makes with messages of its own: completed on its way.
+
+Rule: until it is known whether a stream follows, the head waits; so an error until then is
+still a real 500.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Protocol, TypeAlias
+
+from ..core.base import BaseStream
+from ..core.commit import State, after
+from ..core.framing import Body, Request, frame
+from ..core.headers import STREAMING_TYPES, finished, media_type_of, value_of
+from ..core.request import Fields, fields_of
+from ..errors import ClientDisconnected, StreamEnded, TooManyStreams
+from ..options import Options
+from ..types import Message, Receive, Scope, Send
+from .care import heartbeat_of, look_at_relay
+from .clock import loop_clock
+from .coded import CodedSend
+from .ending import ASGI_LOG, outcome_of, run_commit_hooks, settle_async
+from .inbox import Inbox
+from .loop import Loops
+from .messages import (
+    abort_transport,
+    body_message,
+    encoded,
+    plain_answer,
+    send_whole,
+    spooled,
+    too_many,
+)
+from .phases import CARED, DROPPING, OVER, OWN
+from .pull import TURNS
+from .registry import check_room
+from .spool import Spool
+from .task import keep
+from .waits import LoopWaits
+
+# Where the last head that was no stream's had its Content-Type, which, where its Content-Length,
+# and the name of that as it was written: the next one is most often like it.
+PlainHead: TypeAlias = "tuple[int, Any, int, bytes]"
+NO_HEAD: PlainHead = (0, None, 0, b"content-length")
+
+
+class Middleware(Protocol):
+    """What a request needs of the middleware that it came through."""
+
+    options: Options
+    loops: Loops
+    plain_head: PlainHead
+
+
+class Cared(LoopWaits):
+    """The head, the chunks and the end of other people's streams: HTTP/1.0, HEAD, heartbeats, leave."""
+
+    # What every request needs is in slots: on CPython 3.11 a default on the class makes an
+    # attribute five times as slow.
+    __slots__ = ("middleware", "phase", "scope", "server_receive", "server_send", "touched")
+
+    imperative = True
+    carried: BaseStream | None = None  # the stream of a description served inside
+    outer: Any = None  # the stream of a wrap around this one
+    spool: Spool | None = None  # a whole body, for HTTP/1.0
+    _start: Message | None = None  # the application's start, until it is known what follows
+    _inbox: Inbox | None = None
+    _writer: asyncio.Task[Any] | None = None  # the task that is cut off when the client leaves
+    _busy: bool = False  # a message is on its way to the server
+    _beating: asyncio.Task[None] | None = None  # the last heartbeat
+    _cut_off: bool = False
+    _app_failed: int = 0
+    _error: BaseException | None = None
+    _ended: bool = False
+    _turns: int = 0
+    _sent: int = 0
+    _direct: bool = False  # a chunk of bytes needs no further check
+    _committing: bool = False
+    _heading: asyncio.Task[None] | None = None  # sends the head beside the application
+    _beside: tuple[asyncio.Task[None], ...] = ()  # and whatever else the end has to wait for
+    _log = ASGI_LOG
+
+    # Set by the middleware: an `__init__` would cost each request a call.
+    middleware: Middleware
+    phase: int
+    touched: bool  # the end has to be told to somebody
+    scope: Scope | None
+    server_receive: Receive
+    server_send: Send
+
+    @property
+    def options(self) -> Options:  # type: ignore[override]
+        return self.middleware.options
+
+    @property
+    def inbox(self) -> Inbox:
+        if self._inbox is None:
+            self._inbox = Inbox(self.server_receive)
+        return self._inbox
+
+    @property
+    def root(self) -> tuple[Send, Receive]:
+        """The server's own `send` and `receive`, below this wrap and those around it."""
+        outer: Cared | None = self.outer
+        return (self.server_send, self.server_receive) if outer is None else outer.root
+
+    # -- streams of other code
+
+    def _begin_foreign(self, message: Message) -> Awaitable[None]:
+        """A stream that says so by its media type: its head need not wait for a chunk for ever."""
+        self._start = message
+        self.phase = CARED
+        seconds = self.options.commit_after_for(media_type_of(self._foreign_type()))
+        if seconds is not None:
+            asyncio.get_running_loop().call_later(seconds, self._commit_foreign_late)
+        return nothing()
+
+    def _foreign_type(self) -> str:
+        assert self._start is not None
+        return next(
+            (v.decode("latin-1") for n, v in self._start.get("headers", ()) if n.lower() == b"content-type"),
+            "",
+        )
+
+    def _commit_foreign_late(self) -> None:
+        if self._head is None and self.phase == CARED and not self.closed and self._heading is None:
+            self._heading = keep(asyncio.get_running_loop().create_task(self._commit_foreign_now()))
+
+    def _commit_foreign(self) -> Coroutine[Any, Any, None] | asyncio.Task[None]:
+        if self._commit_hooks and self._heading is None:
+            # They may be awaited, and the clock may come here meanwhile.
+            self._heading = keep(asyncio.get_running_loop().create_task(self._commit_foreign_now()))
+        return self._commit_foreign_now() if self._heading is None else self._heading
+
+    def _take_start(self) -> None:
+        """The head as the application has described it: hooks may change it."""
+        message = self._start
+        assert message is not None
+        self._status = message["status"]
+        self._pairs = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in message.get("headers", ())]
+
+    async def _commit_foreign_now(self) -> None:
+        if self._head is not None or self._start is None or self.scope is None:
+            return
+        self.phase = CARED
+        self.request = Request.of_scope(self.scope)
+        self._take_start()
+        if self._commit_hooks:
+            self._committing = True
+            try:
+                hooks = run_commit_hooks(self)
+                if hooks is not None:
+                    await hooks
+            finally:
+                self._committing = False
+        message = self._start
+        pairs = self._pairs if self._headers is None else list(self._headers)
+        endless = media_type_of(value_of(pairs, "content-type") or "") in STREAMING_TYPES
+        http10 = self.options.http10
+        self._body = frame(self.request, self._status, endless=endless, http10=http10)
+        self._state = after(self._state, "commit")
+        if self._headers is not None:
+            self._headers.freeze()
+        coding = self._choose_coding(pairs, self._status, self._body) if self.options.compress else None
+        pairs = finished(
+            pairs, self.options, self._status, self._body, foreign=True, default_type=None, coding=coding
+        )
+        self._head = (self._status, pairs)
+        if self.outer is not None:
+            self.outer.is_carried_by(self)
+        if http10 == "reject" and self.request.version < (1, 1):
+            self._drop()
+            await plain_answer(self.server_send, 505, "This response needs HTTP/1.1 or later.\n")
+            return
+        try:
+            check_room(self, loop_clock())
+        except TooManyStreams as error:
+            self._drop()
+            await too_many(self.server_send, error)
+            return
+        self._prepare_body()
+        if self.spool is None:
+            status, pairs = self._head
+            await self.server_send({**message, "status": status, "headers": encoded(pairs)})
+            if self._body is not Body.STREAM:
+                self._drop()
+                await self.server_send(body_message(b"", more=False))
+            else:
+                self.inbox.watch(self._left)
+                loop_clock().add(self)
+
+    def _prepare_body(self) -> None:
+        """The head is fixed: a body that is held gets its spool, and a compressed one its context."""
+        coder = self._coder_if_any()
+        if self._body is Body.WHOLE:
+            self.spool = Spool(self.options.http10_limit, coder)
+        elif coder is not None:
+            self.server_send = CodedSend(self.server_send, coder)
+
+    def _asked(self) -> tuple[str, Fields]:
+        scope = self.scope
+        if scope is None:
+            return super()._asked()
+        return scope["method"], fields_of(scope, encoding=True)
+
+    def _drop(self) -> None:
+        """Nobody will read the body: an application that listens for the client hears that it has left."""
+        self.phase = DROPPING
+        self.inbox.say_left()
+
+    async def _send_foreign(self, message: Message) -> None:
+        if self._head is None:
+            await self._commit_foreign()
+        more = bool(message.get("more_body"))
+        if not more:
+            await self._beaten()
+        if self.phase == CARED:
+            chunk = message.get("body", b"")
+            if chunk:
+                await self._hand_over(chunk, more=more and self.spool is None)
+            if self.spool is not None and not more:
+                await self._send_spool()
+            elif not chunk and self.spool is None:
+                await self.server_send(message)
+            self._direct = self.spool is None and self._body is Body.STREAM and self._ending is None
+        if not more:
+            self.phase = OVER
+            await self._finish("finish")
+
+    async def _hand_over(self, chunk: bytes, *, more: bool = True) -> None:
+        if not self._connected:
+            if self.ignore_disconnect:
+                return
+            raise ClientDisconnected
+        if self._ending is not None:
+            raise self._ending
+        self._tail = chunk[-2:]
+        if self.spool is not None:
+            await spooled(self.spool, chunk)
+        else:
+            self._busy = True
+            try:
+                await self.server_send(body_message(chunk, more=more))
+            except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
+                self._connected = False
+                raise ClientDisconnected from error
+            finally:
+                self._busy = False
+        self._sent += len(chunk)
+        self._turns += 1
+        if not self._turns % TURNS:
+            await asyncio.sleep(0)
+
+    async def _write_through(self, chunk: bytes) -> int:
+        """The way of almost every chunk: nothing to check but the connection."""
+        self._busy = True
+        try:
+            await self.server_send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
+            self._connected = False
+            raise ClientDisconnected from error
+        finally:
+            self._busy = False
+        size = len(chunk)
+        self._tail = chunk[-2:]
+        self._sent += size
+        self._turns = turns = self._turns + 1
+        if not turns % TURNS:
+            await asyncio.sleep(0)
+        return size
+
+    async def _send_spool(self) -> None:
+        spool, head = self.spool, self._head
+        assert spool is not None
+        assert head is not None
+        self.spool = None
+        await send_whole(self.server_send, head[0], head[1], spool)
+
+    # -- the clock's side
+
+    def _look(self, now: float) -> None:
+        look_at_relay(self, now)
+
+    def beat(self) -> None:
+        """Send a heartbeat beside the application, where the body has one."""
+        beat = heartbeat_of(self)
+        if beat is not None and not self._ended:
+            self._busy = True
+            self._beating = keep(asyncio.get_running_loop().create_task(self._beat(beat)))
+
+    async def _beat(self, beat: bytes) -> None:
+        try:
+            await self.server_send(body_message(beat, more=True))
+            self._sent += len(beat)
+        except OSError:  # "raise an OSError if the client is gone" -- ASGI 2.4
+            self._connected = False
+        finally:
+            self._busy = False
+
+    async def _beaten(self) -> None:
+        """Let a heartbeat that is on its way arrive: nothing may follow the last message."""
+        if self._beating is not None and not self._beating.done():
+            await asyncio.wait([self._beating])
+
+    def end_early(self, ending: StreamEnded) -> None:
+        """Have the application's next message refused; whoever waits for the client hears that it left."""
+        if self.closed or self._ending is not None:
+            return
+        self._ending = ending
+        self._direct = False
+        self._interrupt()
+
+    def give_up(self, ending: StreamEnded) -> None:
+        """The client takes nothing: it is as good as gone."""
+        if self._given_up:
+            return
+        if self._ending is None:
+            self._ending = ending
+        self._given_up = True
+        ASGI_LOG.debug("%s", ending)
+        self._connected = self._direct = False
+        abort_transport(*self.root)
+        for sender in tuple(self._senders):
+            sender.cancel()
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._writer is not None and not self._writer.done():
+            self._cut_off = True
+            self._writer.cancel()
+        else:
+            self.inbox.say_left()
+
+    # -- the end of either kind
+
+    def _left(self) -> None:
+        """The client has left: whoever writes is told, and whoever waits is cut off."""
+        self._connected = False
+        if self._writer is not None and not self._writer.done() and not self.ignore_disconnect:
+            self._cut_off = True
+            self._writer.cancel()
+
+    async def _finish(self, how: Any) -> None:
+        """Close the body if that is still to be done, and tell whom it concerns."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._inbox is not None:
+            self._inbox.stop()
+        await self._beaten()
+        if how == "finish" and self._connected and self.phase in (OWN, CARED):
+            try:
+                if self.spool is not None:
+                    await self._send_spool()
+                else:
+                    await self.server_send(body_message(b"", more=False))
+            except OSError:  # "raise an OSError if the client is gone" -- ASGI 2.4
+                self._connected = False
+        if self._state is State.COMMITTED:
+            self._state = after(self._state, how)
+        await settle_async(self, outcome_of(self))
+
+
+async def nothing() -> None:
+    """A message that goes no further now: a coroutine, as from a server's own `send`."""
