@@ -49,8 +49,13 @@ def is_fresh(method: str, fields: Fields, status: int, headers: Pairs) -> bool:
     if etag is None and changed is None:
         return False  # whoever has no validator has never asked for this
     if known is not None:
-        tags = parse_etags(known)
-        opaque = unquote_etag(etag)[0]
-        return tags.star_tag or (opaque is not None and tags.contains_weak(opaque))
+        return is_among(known, headers)
     asked, last = parse_date(since), parse_date(changed)
     return asked is not None and last is not None and last <= asked
+
+
+def is_among(known: str, headers: Pairs) -> bool:
+    """Whether the entity tag of this head is one of those in an If-None-Match (RFC 9110, section 13.1.2)."""
+    tags = parse_etags(known)
+    opaque = unquote_etag(value_of(headers, "etag"))[0]
+    return tags.star_tag or (opaque is not None and tags.contains_weak(opaque))

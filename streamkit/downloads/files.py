@@ -26,8 +26,9 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from werkzeug.http import http_date, parse_date, parse_etags, unquote_etag
 
-from ..core.conditional import quoted
+from ..core.conditional import is_among, is_fresh, quoted
 from ..core.headers import Headers, Pairs, value_of
+from ..core.request import Fields
 from ..core.response import StreamingResponse
 from ..errors import AlreadyServed, OptionsError, ProducerError
 from .batches import close
@@ -234,24 +235,20 @@ def _precondition(method: str, fields: Mapping[str, str], headers: Pairs) -> int
     """The status of a request whose conditions say that no body is wanted (RFC 9110, section 13.2.2)."""
     etag, is_weak = unquote_etag(value_of(headers, "etag"))
     changed = parse_date(value_of(headers, "last-modified"))
-    reads = method in ("GET", "HEAD")
     if "if-match" in fields:
         wanted = parse_etags(fields["if-match"])
         if not (wanted.star_tag or (etag is not None and not is_weak and wanted.is_strong(etag))):
             return 412
     elif "if-unmodified-since" in fields and changed is not None:
-        since = parse_date(fields["if-unmodified-since"])
-        if since is not None and changed > since:
+        unmodified = parse_date(fields["if-unmodified-since"])
+        if unmodified is not None and changed > unmodified:
             return 412
-    if "if-none-match" in fields:
-        known = parse_etags(fields["if-none-match"])
-        if known.star_tag or (etag is not None and known.contains_weak(etag)):
-            return 304 if reads else 412
-    elif "if-modified-since" in fields and changed is not None and reads:
-        since = parse_date(fields["if-modified-since"])
-        if since is not None and changed <= since:
-            return 304
-    return None
+    known = fields.get("if-none-match")
+    if known is not None:
+        held = 304 if method in ("GET", "HEAD") else 412
+        return held if is_among(known, headers) else None
+    asked = Fields(if_modified_since=fields.get("if-modified-since"))
+    return 304 if is_fresh(method, asked, 200, headers) else None
 
 
 def _may_be_part(fields: Mapping[str, str], headers: Pairs) -> bool:
