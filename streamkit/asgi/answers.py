@@ -40,7 +40,10 @@ async def commit_either(stream: ChannelStream) -> None:
     if isinstance(stream, TaskStream):
         await stream.commit()
     elif not stream.commit_at_once():
-        await on_worker(stream.commit)
+        around = None if stream.response is None else stream.response.beside
+        commit = stream.commit if around is None else around(stream.commit)
+        context = inherited(stream.options.excluded_context)  # for the hooks
+        await on_worker(lambda: context.run(commit))
 
 
 def settle_either(stream: ChannelStream, outcome: Outcome) -> Awaitable[None]:

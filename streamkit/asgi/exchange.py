@@ -31,6 +31,8 @@ from ..engines.inbox import Inbox
 from ..engines.messages import (
     abort_transport,
     body_message,
+    can_close,
+    close_after_error,
     encoded,
     heard,
     plain_answer,
@@ -138,11 +140,13 @@ class Exchange:
         ):
             return head_only(stream, response, self.send)
         try:
-            check_room(stream, thread_clock if isinstance(stream, ThreadStream) else loop_clock())
+            check_room(stream, thread_clock if isinstance(stream, ThreadStream) else loop_clock(stream._loop))
         except TooManyStreams as error:
             return answer_503(stream, response, self.send, error)
         if carrier is not None:
             self.root = carrier.root
+        if request.hangs and can_close(self.root[0]):
+            stream.request = request._replace(hangs=False)
         stream._hints = hints_of_scope(scope, self.send, on_thread=isinstance(stream, ThreadStream))
         # Of an inbox that is not the wrapped app's, nobody can ask what it was told.
         if carrier is not None and self.receive is carrier:
@@ -197,6 +201,8 @@ class Exchange:
             stream.leave()
             await self._end(outcome, error)
             if outcome not in ("disconnected", "timed_out") or not isinstance(error, ClientDisconnected):
+                if stream._cut:
+                    await close_after_error(self.root[0])
                 raise
             forget(error)
         else:

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from .response import StreamingResponse
 
 DEFAULT_CONTENT_TYPE = "text/plain; charset=utf-8"
+_OPEN = (State.NEW, State.STARTED)
+_OVER = (State.FINISHED, State.ABORTED)
 HTTP11 = Request("GET", (1, 1), False)
 
 
@@ -73,6 +75,8 @@ class BaseStream(Hooked):
     _limit: int | None = None  # the declared length in bytes
     _accepted: int = 0  # bytes taken against it
     _charset: str | None = None
+    _bom: bytes = b""  # the byte-order mark of that charset, where it has one
+    _busy: bool = False  # a chunk is on its way to the client
     _tail: bytes = b"\n\n"  # the last two bytes handed over; at first, as after a blank line
     _connected: bool = True
     _outcome: Outcome | None = None
@@ -191,12 +195,12 @@ class BaseStream(Hooked):
     @property
     def committed(self) -> bool:
         """Whether the head is fixed: it has left, or is on its way."""
-        return self._state not in (State.NEW, State.STARTED)
+        return self._state not in _OPEN
 
     @property
     def closed(self) -> bool:
         """Whether nothing more can be written: closed, aborted, or ended by the server."""
-        return self._state in (State.FINISHED, State.ABORTED) or self._outcome is not None
+        return self._state in _OVER or self._outcome is not None
 
     @property
     def connected(self) -> bool:
@@ -211,6 +215,10 @@ class BaseStream(Hooked):
     @property
     def bytes_sent(self) -> int:
         """Bytes of the body that were handed to the server, counted before they are compressed."""
+        raise NotImplementedError
+
+    def tell(self) -> int:
+        """Bytes written so far."""
         raise NotImplementedError
 
     @property
@@ -296,11 +304,24 @@ class BaseStream(Hooked):
         if isinstance(chunk, str):
             charset = self._charset
             if charset is None:
-                charset = self._charset = charset_of(self.content_type)
-            return chunk.encode(charset)
+                charset = charset_of(self.content_type)
+                self._bom = "".encode(charset)
+                self._charset = charset
+            try:
+                encoded = chunk.encode(charset)
+            except UnicodeEncodeError as error:
+                error.reason += f", and the Content-Type of this response is {self.content_type!r}"
+                raise
+            bom = self._bom
+            # "U+FEFF at the beginning ... is a signature": anywhere else it is a character -- RFC 2781, 3.2
+            return encoded[len(bom) :] if bom and (not chunk or self._has_begun()) else encoded
         if isinstance(chunk, (bytes, bytearray, memoryview)):
             return bytes(chunk)
         raise UnsupportedData(chunk)
+
+    def _has_begun(self) -> bool:
+        """Whether some of the body was taken already; between threads it holds under the stream's lock."""
+        return self._busy or self.tell() > 0
 
     def _check_open(self, size: int) -> None:
         """Refuse a write that can never be sent, before it commits anything."""

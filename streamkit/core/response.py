@@ -20,7 +20,8 @@ from ..options import Options
 from ..syntax import check_status
 from ..types import EngineName, Environ, Producer, Receive, Scope, Send, StartResponse
 from .headers import STREAMING_TYPES, Headers, Items, Pairs, media_type_of, value_of
-from .producers import is_one_shot, kind_of
+from .hooks import check_hook
+from .producers import Kind, check_takes_stream, is_one_shot, kind_of
 
 Resource: TypeAlias = "AbstractContextManager[Any] | AbstractAsyncContextManager[Any]"
 
@@ -63,6 +64,8 @@ class StreamingResponse:
     )  # fmt: skip
     media_type: str  # in lower case, without parameters
     endless: bool  # no end can be expected, so the body cannot be held whole
+    # What a framework puts around whatever runs for it on another pooled thread than its producer's.
+    beside: Callable[[Callable[[], Any]], Callable[[], Any]] | None = None
 
     def __init__(
         self,
@@ -85,15 +88,20 @@ class StreamingResponse:
         self._served = False
         self.producer: Any = producer
         self.kind = kind_of(producer)
+        check_takes_stream(producer)
         self.status = check_status(status)
         self.headers = _described_headers(headers, content_type)
-        self.callback = _callable_or_none("callback", callback)
-        self.on_error = _callable_or_none("on_error", on_error)
+        self.callback = callback
+        self.on_error = on_error
+        if callback is not None:
+            check_hook("callback", callback, awaits=self.kind.is_async)
+        if on_error is not None:
+            check_hook("on_error", on_error, awaits=self.kind.is_async)
         self.keep_open = keep_open
         self.loop = loop
         self.content_length = _length_or_none(content_length)
         self.engine = engine
-        self.resources: tuple[Any, ...] = tuple(resources) if resources else ()
+        self.resources: tuple[Any, ...] = _resources(resources, self.kind) if resources else ()
         self.heartbeat_bytes = heartbeat_bytes
         self.media_type, self.endless = _nature(self.headers, keep_open or loop)
         self.options = None if options is None else Options.of(options, {})
@@ -184,6 +192,8 @@ stream = StreamingResponse
 
 
 def _described_headers(headers: Items, content_type: str | None) -> Pairs:
+    if content_type is not None and not isinstance(content_type, str):
+        raise HeaderError(f"wanted content_type as text such as 'text/html', or None, got {content_type!r}")
     if headers is None:
         return [] if content_type is None else _content_type_alone(content_type)
     pairs = list(Headers(headers))
@@ -218,10 +228,22 @@ def compressing(compress: bool | Sequence[str]) -> Options:
 _COMPRESSING = Options(compress=True)
 
 
-def _callable_or_none(name: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise OptionsError([f"{name}: wanted a function or None, got {value!r}"])
-    return value
+def _resources(resources: object, kind: Kind) -> tuple[Any, ...]:
+    wanted = "resources: wanted a list of context managers"
+    if _can(resources, "enter") or _can(resources, "aenter"):  # a file would be taken line by line
+        raise OptionsError([f"{wanted}, got one by itself: {resources!r}"])
+    if not isinstance(resources, Iterable):
+        raise OptionsError([f"{wanted}, got {resources!r}"])
+    listed = tuple(resources)
+    for resource in listed:
+        if not _can(resource, "enter") and not (kind.is_async and _can(resource, "aenter")):
+            only = ", which only an asynchronous producer can enter" if _can(resource, "aenter") else ""
+            raise OptionsError([f"{wanted}, got {resource!r}{only}"])
+    return listed
+
+
+def _can(resource: object, enter: str) -> bool:
+    return hasattr(type(resource), f"__{enter}__")
 
 
 def _length_or_none(length: object) -> int | None:

@@ -11,27 +11,59 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core.gathering import Ready
 from ..errors import ClientDisconnected, StreamClosed
-from .ending import log_error
+from .ending import log_error, log_of
 from .pool import pool
 
 if TYPE_CHECKING:
+    from .channel import Channel
+    from .reading import Wake
     from .task import LoopStream
     from .thread import ThreadStream
 
 AT_ONCE = 32  # jobs of one stream that run at a time; the others wait for their turn
 
 _LATE = "a job failed after the end of its stream"
+_ENDED = "the stream was ended before all of it was made"
+
+
+def _wait_with_writers(stream: Channel, ring: Wake) -> None:
+    """Have it ring when the stream ends; raises if it has, or nobody is there to wait for."""
+    with stream._mutex:
+        if stream._refusal is not None:
+            raise stream._refusal
+        if stream._abort is not None:
+            raise StreamClosed(f"{_ENDED}: {stream._abort}")
+        if not stream._connected and not stream.ignore_disconnect:
+            raise ClientDisconnected
+        if stream._ending is not None:
+            raise stream._ending
+        if stream.closed:
+            raise StreamClosed(_ENDED)
+        # Whoever ends a stream wakes its writers, and this is one.
+        if ring not in stream._writers:
+            stream._writers += (ring,)
+
+
+class _Late:
+    """In whose name a job is logged that outlives its stream, and must not keep it."""
+
+    def __init__(self, stream: Channel) -> None:
+        self._log = log_of(stream)
+
+    def log(self, error: BaseException) -> None:
+        log_error(cast("Channel", self), _LATE, error)
 
 
 class ThreadBeside:
     """Jobs on pooled threads."""
 
     def __init__(self, stream: ThreadStream) -> None:
-        self._stream = stream
+        self._stream: ThreadStream | None = stream
+        self._late = _Late(stream)
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Any, Callable[[], Any], Context]] = deque()
         self._ready: deque[Ready] = deque()
@@ -66,30 +98,20 @@ class ThreadBeside:
             late = self._closed
         self._bell.set()
         if late and ready.error is not None:
-            log_error(self._stream, _LATE, ready.error)
+            self._late.log(ready.error)
         self._start()
 
     def next(self) -> Ready | None:
         """Wait for the next; `ClientDisconnected` or `StreamClosed` where there is nobody to wait for."""
         stream = self._stream
+        assert stream is not None
         while self._open:
             self._bell.clear()
             with self._lock:
                 if self._ready:
                     self._open -= 1
                     return self._ready.popleft()
-            with stream._mutex:
-                if stream._abort is not None:
-                    raise StreamClosed(f"the stream was ended before all of it was made: {stream._abort}")
-                if not stream._connected and not stream.ignore_disconnect:
-                    raise ClientDisconnected
-                if stream._ending is not None:
-                    raise stream._ending
-                if stream.closed:
-                    raise StreamClosed("the stream was ended before all of it was made")
-                # Whoever ends a stream wakes its writers, and this is one.
-                if self._ring not in stream._writers:
-                    stream._writers += (self._ring,)
+            _wait_with_writers(stream, self._ring)
             self._bell.wait()
         return None
 
@@ -99,8 +121,9 @@ class ThreadBeside:
             self._waiting.clear()
             untold = [ready.error for ready in self._ready if ready.error is not None]
             self._ready.clear()
+        self._stream = None  # a job that hangs keeps nothing of it
         for error in untold:
-            log_error(self._stream, _LATE, error)
+            self._late.log(error)
 
 
 class LoopBeside:
@@ -135,12 +158,13 @@ class LoopBeside:
             self._bell.set_result(None)
 
     async def next(self) -> Ready | None:
-        """Wait for the next; a producer whose client leaves is cancelled here."""
+        """Wait for the next; raises as that of threads. A task whose client leaves is cancelled here, too."""
         while self._open:
             if self._ready:
                 self._open -= 1
                 return self._ready.popleft()
             self._bell = asyncio.get_running_loop().create_future()
+            _wait_with_writers(self._stream, self._stream._waker(self._bell))
             await self._bell
         return None
 

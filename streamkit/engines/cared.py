@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..core.base import BaseStream
 from ..core.commit import State, after
-from ..core.framing import Body, Request, frame
+from ..core.framing import Body, frame
 from ..core.headers import STREAMING_TYPES, finished, media_type_of, value_of
 from ..core.request import Fields, fields_of
 from ..errors import ClientDisconnected, StreamEnded, TooManyStreams
@@ -29,6 +29,7 @@ from .messages import (
     body_message,
     encoded,
     plain_answer,
+    request_of,
     send_whole,
     spooled,
     too_many,
@@ -145,7 +146,7 @@ class Cared(LoopWaits):
         if self._head is not None or self._start is None or self.scope is None:
             return
         self.phase = CARED
-        self.request = Request.of_scope(self.scope)
+        self.request = request_of(self.scope, self.root[0])
         self._take_start()
         if self._commit_hooks:
             self._committing = True

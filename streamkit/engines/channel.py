@@ -108,7 +108,8 @@ class Channel(Reading):
             return b""
         if self._body is not Body.STREAM and self._body is not Body.WHOLE:
             return b""
-        return said_after(self.tail, self.response.last_words("finished"))
+        said = self.response.last_words("finished")
+        return said_after(self.tail, said) if said else b""
 
     def abort(self, reason: object = None) -> None:
         """Cut the response short, so that no client takes it for whole. Idempotent, never waits."""
@@ -140,6 +141,7 @@ class Channel(Reading):
         self._done = True
         self._direct = False
         self._wake_reader()
+        self._wake_writers()
         reached(self, "_when_committed")  # or it never will be
 
     def refuse(self, error: StreamError) -> None:

@@ -19,7 +19,7 @@ LARGE = 256 * 1024  # bytes; to compress so many takes milliseconds, for which t
 class CodedSend:
     """ASGI's `send` for one compressed body; several tasks may call it."""
 
-    __slots__ = ("__self__", "_coder", "_is_cut", "_send", "_turn")
+    __slots__ = ("__self__", "_coder", "_is_cut", "_send", "_turn", "args")
 
     def __init__(self, send: Send, coder: Coder) -> None:
         self._send = send
@@ -27,6 +27,7 @@ class CodedSend:
         self._turn = asyncio.Lock()
         self._is_cut = False  # some of its bytes may never have gone
         self.__self__: Any = getattr(send, "__self__", None)  # whose transport `abort_transport` finds
+        self.args: Any = getattr(send, "args", None)  # the same, where it is a partial
 
     async def __call__(self, message: Message) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)

@@ -23,7 +23,7 @@ from ..core.framing import Body
 from ..core.headers import media_type_of
 from ..core.steps import StepAside
 from ..core.stream import AsyncResponseStream, ResponseStream
-from ..errors import ClientDisconnected, StreamClosed, StreamEnded
+from ..errors import ClientDisconnected, OptionsError, StreamClosed, StreamEnded
 from ..types import Outcome
 from .waits import reached
 
@@ -260,7 +260,7 @@ def report(stream: ResponseStream, error: BaseException) -> bool:
     returned = True
     for call in stream._error_calls():
         try:
-            call(stream, error)
+            _unawaited(call(stream, error))
         except Exception as fault:
             returned = False
             if fault is not error:
@@ -318,7 +318,7 @@ def settle(stream: ResponseStream, outcome: Outcome) -> None:
         report(stream, error)
     for call in stream._finish_calls():
         try:
-            call()
+            _unawaited(call())
         except Exception as fault:
             log_error(stream, "an on_finish hook failed", fault)
 
@@ -368,6 +368,13 @@ async def _commit_hooks_from(
         for hook in hooks:
             await finished(hook(stream))
         hooks = stream._taken("commit")  # a hook may have added one
+
+
+def _unawaited(result: Any) -> None:
+    """What a hook of a synchronous stream returned: a coroutine would be lost without a word."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise OptionsError([f"a synchronous stream awaits nothing, but its hook returned {result!r}"])
 
 
 async def finished(result: Any) -> None:

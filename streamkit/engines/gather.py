@@ -20,6 +20,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..core.gathering import Ready
+from ..types import Chunk
 from .beside import LoopBeside, ThreadBeside
 from .clock import ThreadClock
 from .ending import log_error, report, report_async
@@ -136,7 +137,10 @@ class ThreadGather(_Gathering):
     def _look(self, now: float) -> None:
         if self._has_waited() and self.stream._room >= 0:
             context = self._context.copy()  # hooks of the commit see what the producer sees
-            pool.submit(lambda: context.run(self._push_beside))  # which may wait
+            push, around = self._push_beside, getattr(self.stream.response, "beside", None)
+            if around is not None and self.stream._head is None:
+                push = around(push)  # and close what they open on that thread
+            pool.submit(lambda: context.run(push))  # which may wait
 
     def _push_beside(self) -> None:
         if not self._turn.acquire(blocking=False):
@@ -178,20 +182,27 @@ class LoopGather(_Gathering):
         self._loop = stream._loop
         self._timer = self._loop.call_later(TICK, self._look)
         self._pushing: asyncio.Task[None] | None = None
-        self._queue: deque[bytes] = deque()  # pushed meanwhile
+        self._queue: deque[str] = deque()  # pushed meanwhile
         self._beside: LoopBeside | None = None
 
     def push(self) -> None:
         text = self._take() if self.parts else ""
         if not text:
             return
-        chunk = self.stream._encode(text)
         if self._pushing is not None:
-            self._queue.append(chunk)
+            self._queue.append(text)
             return
-        sent = self.stream.write(chunk)
+        sent = self.stream.write(self._as_written(text))
         if inspect.iscoroutine(sent):  # hooks of the commit, a full channel, a reader in another thread
             self._pushing = self._loop.create_task(self._push(sent))
+
+    def _as_written(self, text: str) -> Chunk:
+        """Bytes, which have a short way, where it is certain already what they are."""
+        stream = self.stream
+        if stream._bom or stream._commit_hooks or stream._committer is not None:
+            return text
+        encoded: bytes = stream._encode(text)
+        return encoded
 
     async def _push(self, sent: Awaitable[Any]) -> None:
         try:
@@ -213,7 +224,7 @@ class LoopGather(_Gathering):
         if self.parts:
             text = self._take()
             if text:
-                await self.stream.write(self.stream._encode(text))
+                await self.stream.write(self._as_written(text))
         await asyncio.sleep(0)  # a template that need not wait would keep its reader from running
 
     def _look(self) -> None:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Any
 
+from ..core.framing import Request
 from ..core.headers import Pairs
 from ..errors import TooManyStreams
-from ..types import ASGIHeaders, Message, Receive, Send
+from ..types import ASGIHeaders, Message, Receive, Scope, Send
 from .ending import ASGI_LOG
 from .registry import RETRY_AFTER, TOO_MANY
 from .spool import Spool
+
+CLOSE_SECONDS = 0.5  # daphne looks once a second for applications that have failed
 
 
 def uncancel() -> None:
@@ -53,7 +57,48 @@ def abort_transport(send: Send, receive: Receive) -> bool:
         if abort is not None:
             abort()
             return True
-    return False
+    request = _twisted_request(send)
+    if request is not None:
+        request.transport.abortConnection()
+    return request is not None
+
+
+def _twisted_request(send: Send) -> Any:
+    """The request behind daphne's `send`, which is its method with the request already given; or None."""
+    given = getattr(send, "args", None)
+    request = given[0] if isinstance(given, tuple) and given else None
+    words = ("notifyFinish", "loseConnection", "transport")  # of `twisted.web.http.Request`
+    return request if request is not None and all(hasattr(request, word) for word in words) else None
+
+
+def can_close(send: Send) -> bool:
+    """Whether `close_after_error` can close the connection behind a server's own `send`."""
+    return _twisted_request(send) is not None
+
+
+def request_of(scope: Scope, send: Send) -> Request:
+    """What framing needs to know; no server leaves its client waiting where we can close the connection."""
+    request = Request.of_scope(scope)
+    return request._replace(hangs=False) if request.hangs and can_close(send) else request
+
+
+async def close_after_error(send: Send) -> None:
+    """Close the connection with the body cut short, after all that was sent, where the server would not.
+
+    daphne meets an error in mid-response with an error page, which it cannot send; its client waits, and
+    from then on it looks after no application's end. Of a connection that is closed it only logs the error.
+    """
+    request = _twisted_request(send)
+    if request is None or request.channel is None:
+        return
+    lost = asyncio.Event()
+    request.notifyFinish().addBoth(lambda _: lost.set())
+    request.loseConnection()
+    try:
+        await asyncio.wait_for(lost.wait(), CLOSE_SECONDS)
+    except asyncio.TimeoutError:  # another class on CPython 3.10
+        request.transport.abortConnection()  # a client that takes nothing
+        await heard()
 
 
 async def heard() -> None:

@@ -94,6 +94,7 @@ class Pull:
             self._is_open = False
             with self._opened:
                 thread.close_iterator(response.producer, self._iterator)
+                stream.commit()  # its hooks find the resources open, as they do at a first chunk
         except BaseException as error:
             if not self._close(error):
                 fail(stream, error, stream._end)
@@ -184,6 +185,7 @@ class AsyncPull:
                 self._is_open = False
                 async with self._opened:
                     await task.close_iterator(response.producer, self._iterator)
+                    await stream.commit()  # its hooks find the resources open, as they do at a first chunk
             else:
                 if stream._direct and type(chunk) is bytes and chunk and not stream._chunks:
                     stream._hand_over(chunk)

@@ -122,7 +122,16 @@ class Reading(BaseStream):
 
     def wait_head(self, timeout: float | None = None) -> bool:
         """Wait in a thread until the head is fixed or the producer has ended; False after `timeout`."""
-        return self._park(self._head_is_settled, timeout)
+        with self._mutex:
+            if self._head_is_settled():
+                return True
+            signal = threading.Lock()
+            signal.acquire()
+            self._wake = signal.release
+        if not signal.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+            with self._mutex:
+                self._wake = None
+        return self._head_is_settled()
 
     def next_chunk(self) -> bytes | None:
         """Wait in a thread for what comes next; None at the end. Raises the producer's error."""
@@ -140,18 +149,6 @@ class Reading(BaseStream):
         if self._given_up and self._ending is not None:
             raise self._ending  # the client may come to life again, and take half a body for whole
         return None
-
-    def _park(self, ready: Callable[[], bool], timeout: float | None) -> bool:
-        with self._mutex:
-            if ready():
-                return True
-            signal = threading.Lock()
-            signal.acquire()
-            self._wake = signal.release
-        signal.acquire(timeout=-1 if timeout is None else timeout)
-        with self._mutex:
-            self._wake = None
-            return ready()
 
     async def wait_head_async(self, timeout: float | None = None) -> bool:
         """`wait_head` on a loop."""
@@ -251,6 +248,9 @@ class Reading(BaseStream):
         """Bytes written so far."""
         with self._mutex:
             return self._taken_bytes + sum(map(len, self._chunks))
+
+    def _has_begun(self) -> bool:
+        return bool(self._chunks) or self._taken_bytes > 0
 
     @property
     def tail(self) -> bytes:

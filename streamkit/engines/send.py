@@ -21,7 +21,7 @@ from typing import Any
 
 from ..core.base import BaseStream
 from ..core.commit import State, after
-from ..core.framing import Body, Request
+from ..core.framing import Body
 from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import (
     ApplicationFailed,
@@ -50,11 +50,21 @@ from .ending import (
     run_commit_hooks,
     settle_async,
 )
-from .messages import body_message, encoded, heard, plain_answer, too_many, uncancel
+from .messages import (
+    body_message,
+    close_after_error,
+    encoded,
+    heard,
+    plain_answer,
+    request_of,
+    too_many,
+    uncancel,
+)
 from .phases import CARED, CARRIED, DROPPING, HELD, NEW, ORDER, OVER, OWN
 from .registry import check_room
 from .relay import Relay
 from .task import DONE, keep
+from .thread import HOOK_FAILED, NOT_IN_HOOK
 from .twin import Twin
 from .waits import reached
 
@@ -65,47 +75,70 @@ class ScopeStream(Relay):
     __slots__ = ()
 
     _refused: TooManyStreams | None = None  # it found all streams taken
+    _committer: asyncio.Task[Any] | None = None  # the task whose hooks run before the head
+    _headed: asyncio.Future[None] | None = None  # done when that task has sent the head, or failed to
 
     # -- our own stream
 
     def commit(self) -> Awaitable[None]:
         if self._head is not None or self.closed:
             return DONE
+        if self._waits_for_hooks():
+            return self._keep(self._until_headed())
         waiting = self._start_commit()
         if waiting is None:
             self._fix_own_head()
+        else:
+            self._committer = None  # nobody, until the task of the hooks begins
         self._heading = self._keep(self._send_head(waiting, flush=True))
         return self._heading
 
     async def _commit(self) -> None:
-        if self._heading is not None:
+        if self._waits_for_hooks():
+            await self._until_headed()
+        elif self._heading is not None and self._heading is not self._committer:
             await self._heading
         elif self._head is None:
             await self._send_head(self._start_commit())
+
+    def _waits_for_hooks(self) -> bool:
+        """Whether hooks of the commit are at work in another task."""
+        return self._committing and self._committer is not asyncio.current_task()
+
+    async def _until_headed(self) -> None:
+        """Wait until the task of the hooks has sent the head, or failed to."""
+        if self._headed is not None:
+            await asyncio.wait([self._headed])
+        if self._head is None and not self.closed:
+            raise StreamError(HOOK_FAILED)
 
     def _start_commit(self) -> Awaitable[None] | None:
         """Run the hooks of the commit, as far as they need not be awaited."""
         if self.phase != NEW:
             raise StreamError("this request is already answered by another stream or by messages of its own")
         if self._committing:
-            raise StreamError("an on_commit hook may change the head, but not write the body")
+            raise StreamError(NOT_IN_HOOK)
         try:
             check_room(self, loop_clock())
         except TooManyStreams as error:
             self._refused, self.phase = error, OWN  # what the application sends instead is dropped
             raise
-        self._committing = True
+        self._committing, self._committer = True, asyncio.current_task()
         waiting: Awaitable[None] | None = None
         try:
             waiting = run_commit_hooks(self)
         finally:
             self._committing = waiting is not None
+            if waiting is None:
+                self._committer = None
+        if waiting is not None:
+            self._headed = asyncio.get_running_loop().create_future()
         return waiting
 
     def _fix_own_head(self) -> None:
         assert self.scope is not None
         self.middleware.loops.note()
-        self.request = Request.of_scope(self.scope)
+        self.request = request_of(self.scope, self.root[0])
         self._fix_head()
         self.phase = OWN
         reached(self, "_when_committed")
@@ -115,11 +148,22 @@ class ScopeStream(Relay):
 
     async def _send_head(self, waiting: Awaitable[None] | None = None, *, flush: bool = False) -> None:
         """Fix the head if hooks have kept it open, and send it."""
-        if waiting is not None:
+        if waiting is None:
+            await self._send_start(flush=flush)
+            return
+        self._committer = asyncio.current_task()
+        try:
             try:
                 await waiting
             finally:
                 self._committing = False
+                self._committer = None
+            await self._send_start(flush=flush)
+        finally:
+            if self._headed is not None:
+                self._headed.set_result(None)
+
+    async def _send_start(self, *, flush: bool) -> None:
         if self._head is None:
             self._fix_own_head()
         if self._body is Body.WHOLE:
@@ -335,6 +379,7 @@ class ScopeStream(Relay):
         await self._finish("finish" if clean else "abort")
         if not clean:
             await linger_async(self)
+            await close_after_error(self.root[0])
             raise ending
 
     def _unfinished(self) -> BaseException | None:
@@ -387,6 +432,7 @@ class ScopeStream(Relay):
         failure = self._error
         if failure is not None:
             await linger_async(self)
+            await close_after_error(self.root[0])
             raise failure
 
     async def _refuse(self, error: BufferLimitExceeded) -> None:

@@ -38,9 +38,9 @@ from .faces import faced
 from .gather import LoopGather
 from .loop import loop_thread
 from .reading import Wake, resolve
-from .thread import may_go_on
+from .thread import HOOK_FAILED, NOT_IN_HOOK, may_go_on
 from .twin import Twin
-from .waits import LoopWaits
+from .waits import LoopWaits, future_of
 
 Result = TypeVar("Result")
 
@@ -80,6 +80,7 @@ class LoopStream(Channel, LoopWaits):
     """A response stream over a channel, for a producer on a loop."""
 
     _loop: asyncio.AbstractEventLoop
+    _committing: asyncio.Future[bool] | None = None  # the hooks at work; then whether all returned
 
     def _waker(self, future: asyncio.Future[None]) -> Wake:
         """How the reader wakes a writer that waits for room."""
@@ -98,6 +99,9 @@ class LoopStream(Channel, LoopWaits):
                 chunk = self._encode(data)
                 size = len(chunk)
         with self._mutex:
+            if self._bom and isinstance(data, str):
+                chunk = self._encode(data)  # only here is it known whether it begins the body
+                size = len(chunk)
             full = False
             if self._admits(size):
                 self._append(chunk)
@@ -123,9 +127,9 @@ class LoopStream(Channel, LoopWaits):
             if committer is None:
                 self._committer = me
         if committer == me:
-            raise StreamError("an on_commit hook may change the head, but not write the body")
+            raise StreamError(NOT_IN_HOOK)
         if committer is not None:
-            return self._until_committed()
+            return self._until_hooks_returned()
         waiting: Awaitable[None] | None = None
         try:
             waiting = run_commit_hooks(self)
@@ -133,24 +137,36 @@ class LoopStream(Channel, LoopWaits):
             if waiting is None:
                 self._committer = None
         if waiting is not None:
-            return self._keep(self._commit_after(waiting))
+            committing: asyncio.Future[bool] = self._loop.create_future()
+            self._committing = committing
+            self._committer = 0  # nobody, until the task of the hooks begins
+            return self._keep(self._commit_after(waiting, committing))
         with self._mutex:
             if self._state is State.STARTED:
                 self._commit_now()
         return DONE
 
-    async def _until_committed(self) -> None:
-        await self.wait_committed()
+    async def _until_hooks_returned(self) -> None:
+        """Wait until the hooks that another task runs are through, or the stream is at its end."""
+        milestone = asyncio.wrap_future(future_of(self, "_when_committed"))
+        if self._committing is not None and not self.closed:
+            awaited: list[asyncio.Future[Any]] = [self._committing, milestone]
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        if self._head is None and not self.closed:
+            raise StreamError(HOOK_FAILED)
 
-    async def _commit_after(self, waiting: Awaitable[None]) -> None:
+    async def _commit_after(self, waiting: Awaitable[None], committing: asyncio.Future[bool]) -> None:
         self._committer = id(asyncio.current_task())
+        returned = False
         try:
             await waiting
+            with self._mutex:
+                if self._state is State.STARTED:
+                    self._commit_now()
+            returned = True
         finally:
-            self._committer = None
-        with self._mutex:
-            if self._state is State.STARTED:
-                self._commit_now()
+            self._committing = self._committer = None
+            committing.set_result(returned)
 
     def close(self) -> Awaitable[None]:
         if self.closed:
@@ -328,6 +344,8 @@ async def run(stream: LoopStream) -> None:
                 await enter_all(opened, response.resources)
                 is_entered = True
                 check_returned(response.producer, await _producing(stream, response))
+                if stream._head is None:
+                    await stream.commit()  # its hooks find the resources open, as they do at a first write
         else:
             check_returned(response.producer, await _producing(stream, response))
     except BaseException as error:

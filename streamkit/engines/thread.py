@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import wait as wait_for_futures
 from contextlib import ExitStack
 from contextvars import Context
 from typing import Any
@@ -25,14 +27,20 @@ from .channel import Channel
 from .ending import fail, log_error, outcome_of, raisable, report, settle
 from .gather import ThreadGather
 from .pool import pool
-from .waits import ThreadWaits, reached
+from .waits import ThreadWaits, future_of, reached
 
 # One that may be taken again: the collector may run a destructor that adds an event in its midst.
 guarded_by(threading.RLock)
 
 
+NOT_IN_HOOK = "an on_commit hook may change the head, but not write the body"
+HOOK_FAILED = "an on_commit hook failed while this write waited for it, so the head is not sent"
+
+
 class ThreadStream(Channel, ThreadWaits):
     """A response stream over a channel."""
+
+    _committing: Future[bool] | None = None  # the hooks of the commit at work; then whether all returned
 
     def write(self, data: Chunk, /) -> int:
         if type(data) is bytes and data:
@@ -51,9 +59,10 @@ class ThreadStream(Channel, ThreadWaits):
         return self._write(data)
 
     def _write(self, data: Chunk) -> int:
+        head = self._head  # before the charset is asked for, which may change until there is one
         chunk = self._encode(data)
         size = len(chunk)
-        if self._head is None:
+        if head is None:
             self._check_open(size)
             if self._commit_with(chunk, size):
                 return size
@@ -62,6 +71,9 @@ class ThreadStream(Channel, ThreadWaits):
                 chunk = self._encode(data)
                 size = len(chunk)
         with self._mutex:
+            if self._bom and isinstance(data, str):
+                chunk = self._encode(data)  # only here is it known whether it begins the body
+                size = len(chunk)
             if self._admits(size):
                 self._append(chunk)
                 if self._room < 0:
@@ -99,24 +111,31 @@ class ThreadStream(Channel, ThreadWaits):
     def commit(self) -> None:
         if self._head is not None:
             return
-        me = threading.get_ident()
         with self._mutex:
-            committer = self._committer
-            if committer is None and self._state is State.STARTED:
+            committing = self._committing
+            if committing is None:
+                if self._state is not State.STARTED:
+                    return
                 hooks = self._taken("commit")
                 if not hooks:
                     self._commit_now()
                     return
-                self._committer = me
-        if committer is None:
-            if self._committer == me:
-                self._commit_after(hooks)
-        elif committer == me:
-            raise StreamError("an on_commit hook may change the head, but not write the body")
+                self._committer = threading.get_ident()
+                self._committing = Future()
+        if committing is None:
+            self._commit_after(hooks)
+        elif self._committer == threading.get_ident():
+            raise StreamError(NOT_IN_HOOK)
         else:
-            self.wait_committed()
-            if self._head is None and not self.closed:
-                self.commit()  # the hooks of that thread failed, and its error is its own
+            self._wait_for_hooks(committing)
+
+    def _wait_for_hooks(self, committing: Future[bool]) -> None:
+        """Wait until the hooks that another thread runs are through, or the stream is at its end."""
+        awaited: list[Future[Any]] = [committing, future_of(self, "_when_committed")]
+        if not self.closed:
+            wait_for_futures(awaited, return_when=FIRST_COMPLETED)
+        if self._head is None and not self.closed:
+            raise StreamError(HOOK_FAILED)
 
     def commit_at_once(self) -> bool:
         """Commit where no hook has to run or to be waited for; whether that was so."""
@@ -128,6 +147,7 @@ class ThreadStream(Channel, ThreadWaits):
             return True
 
     def _commit_after(self, hooks: list[Callable[..., Any]]) -> None:
+        returned = False
         try:
             while hooks:
                 for hook in hooks:
@@ -136,13 +156,12 @@ class ThreadStream(Channel, ThreadWaits):
             with self._mutex:
                 if self._state is State.STARTED:
                     self._commit_now()
-        except BaseException:
-            waiting, self._when_committed = self._when_committed, None
-            if waiting is not None:
-                waiting.set_result(None)  # whoever waits tries by itself
-            raise
+            returned = True
         finally:
-            self._committer = None
+            with self._mutex:
+                committing, self._committing, self._committer = self._committing, None, None
+            assert committing is not None
+            committing.set_result(returned)
 
     def close(self) -> None:
         if self.closed:
@@ -178,6 +197,8 @@ def run(stream: ThreadStream) -> None:
                     opened.enter_context(resource)
                 is_entered = True
                 _produce(stream, response)
+                if stream._head is None:
+                    stream.commit()  # its hooks find the resources open, as they do at a first write
         else:
             _produce(stream, response)
     except BaseException as error:

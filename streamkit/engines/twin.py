@@ -11,6 +11,7 @@ backpressure are the stream's. On that loop's own thread it would wait for itsel
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
@@ -22,8 +23,18 @@ from ..errors import ClientDisconnected, StreamError
 from ..types import Chunk, Outcome
 from .loop import loop_of_this_thread
 from .pool import pool
+from .thread import NOT_IN_HOOK
 
 Result = TypeVar("Result")
+
+
+class _Hooking(threading.local):
+    """What this thread is doing."""
+
+    origin: AsyncResponseStream | None = None  # the stream whose hook of the commit runs here
+
+
+_hooking = _Hooking()
 
 
 class Twin(ResponseStream):
@@ -44,8 +55,15 @@ class Twin(ResponseStream):
             raise StreamError("`.sync` is for worker threads: on the event loop, await the stream itself")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
+    def _send(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """The same for what commits, which a hook of the commit would wait for without end."""
+        if _hooking.origin is self._origin and not self._origin.committed:
+            coroutine.close()
+            raise StreamError(NOT_IN_HOOK)
+        return self._wait_for(coroutine)
+
     def write(self, data: Chunk, /) -> int:
-        return self._wait_for(self._write(data))
+        return self._send(self._write(data))
 
     async def _write(self, data: Chunk) -> int:
         origin, task = self._origin, asyncio.current_task()
@@ -63,13 +81,13 @@ class Twin(ResponseStream):
         async def commit() -> None:
             await self._origin.commit()
 
-        self._wait_for(commit())
+        self._send(commit())
 
     def close(self) -> None:
         async def close() -> None:
             await self._origin.close()
 
-        self._wait_for(close())
+        self._send(close())
 
     def abort(self, reason: object = None) -> None:
         self._loop.call_soon_threadsafe(self._origin.abort, reason)
@@ -106,7 +124,7 @@ class Twin(ResponseStream):
             await self._origin.close()  # hooks of the commit are for this thread too, and may be awaited
             return False
 
-        return self._wait_for(stale())
+        return self._send(stale())
 
     @property
     def content_type(self) -> str:
@@ -152,7 +170,14 @@ class Twin(ResponseStream):
     # -- hooks: synchronous code, so they run on a worker thread and get this twin
 
     def on_commit(self, hook: Hook) -> Hook:
-        self._origin.on_commit(self._on_worker(hook))
+        def hooking(stream: Twin) -> None:
+            around, _hooking.origin = _hooking.origin, self._origin
+            try:
+                hook(stream)
+            finally:
+                _hooking.origin = around
+
+        self._origin.on_commit(self._on_worker(hooking))
         return hook
 
     def on_error(self, hook: Hook) -> Hook:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import wait as wait_for_futures
+from threading import TIMEOUT_MAX
 from typing import Literal
 
 from ..core.base import BaseStream
@@ -29,7 +30,8 @@ def reached(stream: BaseStream, milestone: Milestone) -> None:
             pass  # two threads saw the milestone at once: the waiters are released
 
 
-def _future(stream: BaseStream, milestone: Milestone) -> Future[None]:
+def future_of(stream: BaseStream, milestone: Milestone) -> Future[None]:
+    """What is done when this milestone is reached, or never will be."""
     made: Future[None] = Future()
     future: Future[None] = stream.__dict__.setdefault(milestone, made)
     return future
@@ -43,9 +45,9 @@ def _wait(
     over: Callable[[], bool] = bool,
 ) -> bool:
     stream._check_timeout(timeout)
-    future = _future(stream, milestone)
+    future = future_of(stream, milestone)
     if not flag() and not over():
-        wait_for_futures([future], timeout)
+        wait_for_futures([future], _bounded(timeout))
     return flag()
 
 
@@ -57,10 +59,15 @@ async def _await(
     over: Callable[[], bool] = bool,
 ) -> bool:
     stream._check_timeout(timeout)
-    future = _future(stream, milestone)
+    future = future_of(stream, milestone)
     if not flag() and not over():
-        await asyncio.wait([asyncio.wrap_future(future)], timeout=timeout)
+        await asyncio.wait([asyncio.wrap_future(future)], timeout=_bounded(timeout))
     return flag()
+
+
+def _bounded(timeout: float | None) -> float | None:
+    """Seconds as a clock can count them: what waits for ever in all but name is not refused."""
+    return None if timeout is None else min(timeout, TIMEOUT_MAX)
 
 
 class ThreadWaits(ResponseStream):

@@ -42,6 +42,7 @@ from .ending import fail, outcome_of, settle
 from .line import Line, line_of
 from .registry import check_room
 from .spool import Spool
+from .thread import HOOK_FAILED, NOT_IN_HOOK
 from .waits import ThreadWaits, reached
 
 Answer = tuple[str, WSGIHeaders, ExcInfo | None]
@@ -50,6 +51,8 @@ _NO_WRITE = (
     "this server's start_response returns no write(), so nothing can carry the stream while the "
     "application is on the server's stack: use engine='thread', or return streamkit.stream(producer)"
 )
+
+_CLAIM = threading.Lock()  # held for the few instructions in which one thread becomes the one that commits
 
 
 class RequestStream(ThreadWaits):
@@ -74,7 +77,8 @@ class RequestStream(ThreadWaits):
     _coder: Coder | None = None  # compresses what goes through either `write`
     _error: BaseException | None = None
     _sent: int = 0
-    _committing: bool = False
+    _committing: threading.Lock | None = None  # held until the head is out, by the thread of the hooks
+    _committer: int | None = None  # that thread
     _direct: bool = False  # a chunk of bytes needs no further check
     _lock: threading.Lock = threading.Lock()
     _line: Line | None = None  # the connection, where the server hands it over
@@ -194,20 +198,39 @@ class RequestStream(ThreadWaits):
         if self.environ is None:
             raise StreamClosed("this request is already answered: the application has returned")
         self._prepare()
-        if self._committing:
-            raise StreamError("an on_commit hook may change the head, but not write the body")
-        self._committing = True
+        with _CLAIM:
+            committing = self._committing
+            if committing is None:
+                if self.committed:  # by another thread, just now
+                    return
+                self._committing = turn = threading.Lock()
+                turn.acquire()
+                self._committer = threading.get_ident()
+        if committing is None:
+            self._commit_after_hooks(turn)
+        elif self._committer == threading.get_ident():
+            raise StreamError(NOT_IN_HOOK)
+        else:
+            with committing:  # as long as the hooks need
+                pass
+            if self._head is None and not self.closed:
+                raise StreamError(HOOK_FAILED)
+
+    def _commit_after_hooks(self, turn: threading.Lock) -> None:
         try:
             while hooks := self._taken("commit"):
                 for hook in hooks:
                     hook(self)
-            self._begin()
+            self._lock = threading.Lock()
+            with self._lock:  # whoever sees the head waits until it is out
+                self._begin()
         finally:
-            self._committing = False
+            with _CLAIM:
+                self._committing = self._committer = None
+            turn.release()
         reached(self, "_when_committed")
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
         if self.options.engine == "greenlet":
             raise EngineUnavailable("this version has no greenlet engine yet: use engine='auto' or 'thread'")
         if self.carried is not None or self._foreign_write is not None:
@@ -238,15 +261,19 @@ class RequestStream(ThreadWaits):
         thread_clock.add(self)
 
     def write(self, data: Chunk, /) -> int:
+        head = self._head  # before the charset is asked for, which may change until there is one
         chunk = data if type(data) is bytes else self._encode(data)
         size = len(chunk)
-        if self._head is None:
+        if head is None:
             self._check_open(size)
             self.commit()
             if isinstance(data, str):
                 chunk = self._encode(data)
                 size = len(chunk)
         with self._lock:
+            if chunk is not data and self._bom and isinstance(data, str):
+                chunk = self._encode(data)  # only here is it known whether it begins the body
+                size = len(chunk)
             if self._direct and size and self._connected and self._state is State.COMMITTED:
                 self._give(chunk)
                 self._sent += size
@@ -294,6 +321,8 @@ class RequestStream(ThreadWaits):
             self._accepted += len(chunk)
         if self.spool is not None:
             self.spool.write(chunk)
+        elif self._server_write is None:  # another thread's commit has failed
+            raise EngineUnavailable(_NO_WRITE)
         else:
             self._give(chunk)
         self._sent += len(chunk)

@@ -217,9 +217,6 @@ async def _fragment_async(template: Template, context: dict[str, Any]) -> Markup
 class TemplateResponse(StreamingResponse):
     """The description of a page; made by `Templates.chunked`, `Templates.view` and `chunked`."""
 
-    # What a framework puts around a deferred block, which runs on a thread of its own.
-    beside: Callable[[Callable[[], Any]], Callable[[], Any]] | None = None
-
     def __init__(
         self,
         template: Template,

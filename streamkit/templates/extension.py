@@ -24,8 +24,8 @@ from markupsafe import Markup
 
 from ..errors import ProducerError
 from .blocks import Slots
-from .compiling import awaiting
-from .rendering import KEY, Rendering, rendering_now
+from .compiling import streaming
+from .rendering import Rendering, rendering_now, rendering_of
 
 if TYPE_CHECKING:
     from jinja2.parser import Parser
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 _SPECIAL = ("caller", "kwargs", "varargs")
 
 # What stands in these goes into the page as it is. All other tags (`filter`, `set`, those of other
-# extensions, which may cache it) get hold of the text, and must not find a placeholder in it.
+# extensions, which may cache it) get hold of the text, and must not find a placeholder in it. What is
+# captured by way of a call or an include is told while it is rendered; see `compiling`.
 _PASS_ON = frozenset(("autoescape", "block", "call", "defer", "for", "if", "macro", "slots", "with"))
 
 
@@ -48,8 +49,8 @@ def add_to(environment: Any) -> Environment:
         raise ProducerError(f"wanted an environment that renders text, got the native {environment!r}")
     if not any(isinstance(extension, Streaming) for extension in environment.extensions.values()):
         environment.add_extension(Streaming)
-    if environment.is_async:
-        environment.code_generator_class = awaiting(environment.code_generator_class)
+    generator = environment.code_generator_class
+    environment.code_generator_class = streaming(generator, is_async=environment.is_async)
     return environment
 
 
@@ -142,17 +143,17 @@ class Streaming(Extension):
         return None if rendering is None else rendering.flush()
 
     def _before_content(self, context: Context) -> Any:
-        rendering = _of(context)
+        rendering = rendering_of(context)
         return None if rendering is None else rendering.before_content(context)
 
     def _content(self, context: Context) -> Any:
-        rendering = _of(context)
+        rendering = rendering_of(context)
         content = None if rendering is None else rendering.take_content()
         return self.environment.from_string("") if content is None else content
 
     def _defer(self, context: Context, body: Macro, waiting: Macro, is_captured: bool) -> Any:
-        rendering = _of(context)
-        if rendering is None or not rendering.defers or is_captured:
+        rendering = rendering_of(context)
+        if rendering is None or not rendering.defers or is_captured or rendering.captures:
             return _marked_async(body) if self.environment.is_async else Markup(body())
         later = as_now(body, context)
         if self.environment.is_async:
@@ -161,7 +162,7 @@ class Streaming(Extension):
         return Markup(region.placeholder(key, waiting()))
 
     def _open_slots(self, context: Context) -> Markup:
-        rendering = _of(context)
+        rendering = rendering_of(context)
         opened = rendering is not None and rendering.open_region()
         return Markup(Slots.OPEN if opened else "")
 
@@ -169,27 +170,21 @@ class Streaming(Extension):
         return Markup(Slots.BETWEEN if _region_of(context) is not None else "")
 
     def _blocks(self, context: Context) -> Any:
-        rendering, region = _of(context), _region_of(context)
+        rendering, region = rendering_of(context), _region_of(context)
         if rendering is None or region is None:
             return ()
         return rendering.blocks_of_async(region) if self.environment.is_async else rendering.blocks_of(region)
 
     def _close_slots(self, context: Context) -> Markup:
-        rendering, region = _of(context), _region_of(context)
+        rendering, region = rendering_of(context), _region_of(context)
         if rendering is None or region is None:
             return Markup("")
         rendering.region = rendering.page
         return Markup(Slots.CLOSE)
 
 
-def _of(context: Context) -> Rendering | None:
-    """The page that this context belongs to, unless it is used by a deferred block, beside the page."""
-    rendering: Rendering | None = context.get(KEY)
-    return rendering if rendering is rendering_now.get() else None
-
-
 def _region_of(context: Context) -> Slots | None:
-    rendering = _of(context)
+    rendering = rendering_of(context)
     region = None if rendering is None else rendering.region
     return region if isinstance(region, Slots) else None
 

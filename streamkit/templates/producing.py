@@ -43,7 +43,7 @@ def render(stream: Any) -> None:
         stream.write(response.measured(stream, _whole(response, stream)))
         return
     gather = stream.gather()
-    rendering = Rendering(response, stream, gather, defers=response.defers_for(stream))
+    rendering = Rendering(response, gather, defers=response.defers_for(stream))
     gather.on_first = response.first_piece(stream)
     rendering_now.set(rendering)
     try:
@@ -95,7 +95,7 @@ def _render(rendering: Rendering, gather: Any) -> None:
 
 
 def _whole(response: TemplateResponse, stream: Any) -> str:
-    rendering = Rendering(response, stream, None, defers=False)
+    rendering = Rendering(response, None, defers=False)
     rendering_now.set(rendering)
     if rendering.delays_at_once:
         rendering.run_delays()
@@ -122,7 +122,7 @@ async def render_async(stream: Any) -> None:
             close_all(response.context)
         return
     gather = stream.gather()
-    rendering = Rendering(response, stream, gather, defers=response.defers_for(stream))
+    rendering = Rendering(response, gather, defers=response.defers_for(stream))
     gather.on_first = response.first_piece(stream)
     rendering_now.set(rendering)
     try:
@@ -170,7 +170,7 @@ async def _render_async(rendering: Rendering, gather: Any) -> None:
 
 
 async def _whole_async(response: TemplateResponse, stream: Any) -> str:
-    rendering = Rendering(response, stream, None, defers=False)
+    rendering = Rendering(response, None, defers=False)
     rendering_now.set(rendering)
     if rendering.delays_at_once:
         await rendering.run_delays_async()

@@ -40,9 +40,8 @@ _TAIL = re.compile(r"\s*</body\s*>(?:\s*</html\s*>)?\s*\Z", re.IGNORECASE)
 class Rendering:
     """What the tags of a page share."""
 
-    def __init__(self, response: TemplateResponse, stream: Any, gather: Any, *, defers: bool) -> None:
+    def __init__(self, response: TemplateResponse, gather: Any, *, defers: bool) -> None:
         self.response = response
-        self.stream = stream
         self.gather = gather  # None for a page that is sent whole
         self.defers = defers
         self.context: Any = None
@@ -53,6 +52,7 @@ class Rendering:
         self.region: Region = Filler(response.nonce)
         self.page = self.region
         self._fed = False  # the content was rendered
+        self.captures = 0  # how many get hold of the text that is rendered now, before the page
         self.on_top: Callable[[], Any] | None = None  # of a whole page: its top is rendered
 
     # -- the beginning
@@ -126,15 +126,16 @@ class Rendering:
             )
 
     def close(self) -> None:
-        """Let go of the context, which refers to this."""
-        self.context = None
+        """Let go of the context, which refers to this, and of what a block that hangs must not keep."""
+        self.context = self.gather = None
 
     # -- the tags
 
     def flush(self) -> Any:
         """Send what is rendered so far; in an asynchronous environment to be awaited."""
-        if self.gather is not None:
-            return self.gather.flush()
+        gather = self.gather
+        if gather is not None:
+            return gather.flush()
         on_top, self.on_top = self.on_top, None
         return None if on_top is None else on_top()
 
@@ -247,6 +248,12 @@ class Rendering:
         return text[end:]
 
 
+def rendering_of(context: Any) -> Rendering | None:
+    """The page that this context belongs to, unless it is used by a deferred block, beside the page."""
+    rendering: Rendering | None = context.get(KEY)
+    return rendering if rendering is rendering_now.get() else None
+
+
 class Entered:
     """A block of a page, at which its layout's top is complete."""
 
@@ -269,8 +276,9 @@ class Entered:
             return self._block(context)
         if delays or rendering.on_top is not None:
             return self._after_delays(context, delays=delays)
-        if rendering.gather is not None:
-            rendering.gather.push()
+        gather = rendering.gather
+        if gather is not None:
+            gather.push()
         return self._block(context)
 
     async def _after_delays(self, context: Any, *, delays: bool) -> AsyncIterator[str]:

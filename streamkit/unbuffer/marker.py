@@ -32,11 +32,12 @@ def marking(start_response: StartResponse, stream: BaseStream) -> StartResponse:
 class UnmarkedSend:
     """ASGI's `send` of a wrap through which a marked head comes."""
 
-    __slots__ = ("__self__", "_send")
+    __slots__ = ("__self__", "_send", "args")
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.__self__: Any = getattr(send, "__self__", None)  # whose transport `abort_transport` finds
+        self.args: Any = getattr(send, "args", None)  # the same, where it is a partial
 
     def __call__(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":

@@ -318,6 +318,62 @@ def test_hooks_that_a_producer_adds_may_use_the_database(way: Way) -> None:
     assert until(lambda: not database.open)
 
 
+@pytest.mark.parametrize("shape", ["push", "async push"])
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_hook_of_the_commit_of_a_producer_that_writes_nothing_leaves_no_connection(
+    interface: str, shape: str
+) -> None:
+    counts: list[int] = []
+
+    def push(stream: Any) -> None:
+        stream.on_commit(lambda stream: counts.append(connected()))
+
+    async def push_async(stream: Any) -> None:
+        async def hook(stream: Any) -> None:
+            counts.append(await sync_to_async(connected)())
+
+        stream.on_commit(hook)
+
+    producer = push_async if "async" in shape else push
+
+    def view(request: Any) -> Any:
+        return respond(request, streamkit.stream(producer))
+
+    with Site(interface) as site:
+        answer = site.client(view).get("/")
+        assert answer.read() == b""
+        answer.wait_closed()
+        assert counts == [3]
+        assert until(lambda: not database.open)
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_hook_of_a_commit_that_does_not_wait_for_its_producer_leaves_no_connection(interface: str) -> None:
+    counts: list[int] = []
+    go = threading.Event()
+
+    def push(stream: Any) -> None:
+        stream.on_commit(lambda stream: counts.append(connected()))
+        assert go.wait(PATIENCE)
+
+    def view(request: Any) -> Any:
+        return respond(request, streamkit.stream(push, options={"commit_after": 0.05}))
+
+    def finish(**details: Any) -> None:
+        open_at_the_end.append(len(database.open))
+
+    open_at_the_end: list[int] = []
+    with closing_order(finish), Site(interface) as site:
+        answer = site.client(view).get("/")
+        assert until(lambda: counts == [3])
+        go.set()
+        assert answer.read() == b""
+        answer.wait_closed()
+        assert until(lambda: len(open_at_the_end) == 1)
+        assert interface == "wsgi" or open_at_the_end == [0]
+        assert until(lambda: not database.open)
+
+
 @pytest.mark.parametrize("interface", INTERFACES)
 def test_a_repeated_producer_still_ends_at_an_error_that_nobody_minds(interface: str) -> None:
     calls: list[int] = []

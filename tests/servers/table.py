@@ -80,9 +80,8 @@ NO_FRAMING = (
     "for half a one. Use a media type that declares its errors."
 )
 HANGS = (
-    "The server leaves its client waiting when an app raises (daphne then answers no later exception of "
-    'that process). So streamkit ends the body in order there, unless `on_failure="abort"` is set. Use a '
-    "media type that declares its errors."
+    "The server leaves its client waiting when an app raises. So streamkit ends the body in order there, "
+    'unless `on_failure="abort"` is set. Use a media type that declares its errors.'
 )
 CHUNKS = 'The server sends chunks to HTTP/1.0 too. `http10="buffer"` avoids it.'
 LAST_CHUNK = "The server sends a last chunk after the reply to a HEAD, which spoils the next reply."
@@ -111,7 +110,7 @@ UNTELLING = ("hypercorn wsgi", "a2wsgi on uvicorn")
 CAUSES: list[tuple[str, str, tuple[str, ...]]] = [
     ("error_after", CLEAN_END, (ROUTER, "mod_wsgi daemon", "granian wsgi")),
     ("error_after", NO_FRAMING, (SOCKET,)),
-    ("error_after", HANGS, (H2, "daphne")),
+    ("error_after", HANGS, (H2,)),
     ("http_1_0_closing", CHUNKS, ("werkzeug", "uvicorn httptools", "a2wsgi on uvicorn")),
     ("head", LAST_CHUNK, ("gevent pywsgi", ROUTER)),
     ("leave_active", NEVER_TOLD, UNTELLING),

@@ -389,6 +389,19 @@ def test_text_is_in_the_charset_of_the_content_type(plain: Pages, way: str):
     assert answer.complete
 
 
+@pytest.mark.parametrize("way", ["chunked", "view"])
+def test_a_page_in_pieces_has_one_byte_order_mark(pages: Pages, way: str):
+    pages.add("page.html", "a{% flush %}{{ gate('slow') }}{% flush %}b{% defer %}late{% enddefer %}")
+    pages.open("slow")
+    headers = {"Content-Type": "text/html; charset=utf-16"}
+    body = pages.get(lambda t: getattr(t, way)("page.html", headers=headers)).finish().body
+    assert body.startswith("".encode("utf-16"))
+    text = body.decode("utf-16")
+    assert "\ufeff" not in text
+    assert text.startswith("aslowb")
+    assert "late" in text
+
+
 LOCALE: contextvars.ContextVar[str] = contextvars.ContextVar("locale", default="none")
 
 

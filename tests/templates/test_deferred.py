@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import Any
 
 import pytest
+from driving import PATIENCE
 
 import streamkit
 from streamkit.errors import OptionsError
@@ -383,6 +385,32 @@ def test_a_client_that_leaves_while_a_block_is_waited_for_ends_the_page(pages: P
         pages.open("slow")
         answer.through()
         assert ended == ["ended"]
+
+
+class Never(threading.Event):
+    """What is waited for for longer than the test waits for anything."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(3 * PATIENCE)
+
+
+def test_a_heartbeat_shows_that_the_client_of_a_block_that_never_ends_has_left(pages: Pages):
+    pages.add("page.html", "<p>a</p>{% defer %}{{ gate('never') }}{% enddefer %}</body>")
+    pages.gates["never"] = Never()
+    answer = pages.get(lambda t: t.chunked("page.html"), options={"heartbeat": 0.05})
+    answer.read()
+    pages.wait_for("never")
+    answer.leave()
+    answer.through()
+    assert not pages.gates["never"].is_set()
+
+
+def test_max_duration_ends_a_page_whose_block_never_ends(pages: Pages):
+    pages.add("page.html", "a{% defer %}{{ gate('never') }}{% enddefer %}")
+    pages.gates["never"] = Never()
+    answer = pages.get(lambda t: t.chunked("page.html"), options={"max_duration": 0.1, "heartbeat": None})
+    answer.finish()
+    assert not pages.gates["never"].is_set()
 
 
 def test_values_that_are_awaited_in_the_context_are_waited_for_where_they_are_used(pages: Pages):
