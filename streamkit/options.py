@@ -11,7 +11,7 @@ check it again. All faults are reported in one `OptionsError`.
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
@@ -30,6 +30,7 @@ Completion: TypeAlias = "bytes | str | Callable[[Any, BaseException], bytes | st
 Rule: TypeAlias = Callable[[Any], Any]
 
 _UNSET: Any = object()
+LARGEST = sys.float_info.max  # what is more than this is no duration
 
 
 def _shown(value: object) -> str:
@@ -44,7 +45,7 @@ def _number(kind: str, *, whole: bool = False, optional: bool = False) -> Rule:
         if value is None and optional:
             return None
         accepted = int if whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, accepted) or not 0 < value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, accepted) or not 0 < value <= LARGEST:
             raise ValueError(f"{wanted}, got {_shown(value)}")
         return value if whole else float(value)
 
@@ -317,6 +318,8 @@ class Options:
 
     def merged(self, other: Options) -> Options:
         """These options with what was set in `other` over them; headers are merged by name."""
+        if not isinstance(other, Options):
+            raise OptionsError([f"wanted Options to merge, got {_shown(other)}"])
         if not other.given:
             return self
         if not self.given:

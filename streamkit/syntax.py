@@ -27,7 +27,7 @@ HOP_BY_HOP = frozenset(
 )
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
-_FORBIDDEN = re.compile(r"[\r\n\0]").search
+FORBIDDEN = re.compile(r"[\r\n\0]").search
 _REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
@@ -44,13 +44,21 @@ def check_value(name: str, value: object) -> str:
     """The value, if it may be sent; else `HeaderError`."""
     if not isinstance(value, str):
         raise HeaderError(f"wanted a str as the value of {name}, got {type(value).__name__}: {value!r}")
-    if _FORBIDDEN(value):
+    if FORBIDDEN(value):
         raise HeaderError(f"the value of {name} must not contain CR, LF or NUL: {value!r}")
     try:
         value.encode("latin-1")
     except UnicodeEncodeError:
         raise HeaderError(f"the value of {name} must be ISO-8859-1 text (PEP 3333), got {value!r}") from None
     return value
+
+
+def check_cookie(key: object, value: object) -> None:
+    """Refuse a cookie whose name is no token, or whose value is no text (RFC 6265, section 4.1.1)."""
+    if not isinstance(key, str) or not _TOKEN(key):
+        raise HeaderError(f"wanted the name of a cookie (a token of RFC 9110, section 5.6.2), got {key!r}")
+    if not isinstance(value, str):
+        raise HeaderError(f"wanted a str as the value of cookie {key}, got {type(value).__name__}: {value!r}")
 
 
 def check_status(status: object) -> int:

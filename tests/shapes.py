@@ -21,7 +21,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from typing import Any
 
@@ -148,6 +148,11 @@ def async_iterable(program: Program) -> AsyncIterator[Any]:
     return awaited_chunks(program())
 
 
+def on_engine(engine: str, build: Builder, program: Program, asked: Asked) -> App:
+    """A description that asks for its engine, where streamkit would choose another way."""
+    return build(program, replace(asked, response={"engine": engine, **asked.response}))
+
+
 def wsgi_description(make: Callable[[Program], Any], program: Program, asked: Asked) -> App:
     return lambda environ, start_response: asked.describe(make(program))(environ, start_response)
 
@@ -159,9 +164,9 @@ def asgi_description(make: Callable[[Program], Any], program: Program, asked: As
     return app
 
 
-def wrapped(build: Builder, kind: Any, program: Program, asked: Asked) -> App:
+def wrapped(build: Builder, kind: Any, program: Program, asked: Asked, **options: Any) -> App:
     """A description served by a view, inside an app that is wrapped: what most applications do."""
-    return streamkit.wrap(build(program, asked), kind=kind)
+    return streamkit.wrap(build(program, asked), options, kind=kind)
 
 
 def wsgi_stream(engine: str, program: Program, asked: Asked) -> App:
@@ -218,6 +223,10 @@ def _described(interface: str, kind: str, make: Callable[[Program], Any], **more
     build: Builder = partial(wsgi_description if interface == "wsgi" else asgi_description, make)
     if kind.startswith("wrapped-"):
         build = partial(wrapped, build, interface)
+    elif kind.startswith("carried-"):
+        build = partial(wrapped, build, interface, engine="thread")
+    elif kind.startswith(("thread-", "task-")):
+        build = partial(on_engine, kind.partition("-")[0], build)
     return Shape(f"{interface}-{kind}", build, described=True, **more)
 
 
@@ -233,6 +242,9 @@ SHAPES = [
         _described(interface, "wrapped-async-iterable", async_iterable, has_stream=False, awaits=True),
     )
 ] + [
+    _described("wsgi", "thread-iterable", iterable, has_stream=False),
+    _described("wsgi", "carried-function", function),
+    _described("asgi", "task-async-iterable", async_iterable, has_stream=False, awaits=True),
     Shape("wsgi-environ-write", partial(wsgi_stream, "auto")),
     Shape("wsgi-environ-thread", partial(wsgi_stream, "thread")),
     Shape("asgi-scope", partial(asgi_stream, False), awaits=True),

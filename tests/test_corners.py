@@ -314,6 +314,74 @@ def test_a_hook_that_wants_the_process_to_exit_does_not_leave_the_reader_waiting
     assert (answer.body, answer.complete) == (b"a\n", False)
 
 
+def test_a_hook_that_wants_the_process_to_exit_does_not_leave_the_reader_of_a_whole_app_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)  # the worker's own end
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        @environ["streamkit.stream"].on_error
+        def on_error(stream: Any, error: BaseException) -> None:
+            raise SystemExit(1)
+
+        fails_after_a_chunk(environ["streamkit.stream"])
+        return []
+
+    with WsgiServer(streamkit.wrap(app, engine="thread")) as serving:
+        answer = serving.request().finish()
+    assert (answer.body, answer.complete) == (b"a\n", False)
+
+
+def shouted_wsgi(app: Any) -> Any:
+    """A layer as PEP 3333 has them: it changes chunks, and passes `close` on."""
+
+    def layer(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        chunks = app(environ, start_response)
+        try:
+            for chunk in chunks:
+                yield chunk.upper()
+        finally:
+            chunks.close()
+
+    return layer
+
+
+def shouted_asgi(app: Any) -> Any:
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        async def shout(message: Any) -> None:
+            await send({**message, "body": message["body"].upper()} if "body" in message else message)
+
+        await app(scope, receive, shout)
+
+    return layer
+
+
+@SERVERS
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_a_layer_may_change_each_chunk_by_itself_while_more_are_made(
+    server: Any, times: int, is_wrapped: bool
+) -> None:
+    arrived = threading.Event()
+
+    def producer(stream: Any) -> None:
+        stream.write("a")
+        assert arrived.wait(PATIENCE), "the first chunk was held back"
+        stream.write("b")
+
+    app: Any = streamkit.stream(producer)
+    for _ in range(times):
+        app = shouted_wsgi(app) if server is WsgiServer else shouted_asgi(app)
+    if is_wrapped:
+        app = streamkit.wrap(app, kind="wsgi" if server is WsgiServer else "asgi")
+    with server(app) as serving:
+        answer = serving.request()
+        assert answer.read() == b"A"
+        arrived.set()
+        answer.finish()
+    assert (answer.body, answer.complete, answer.error) == (b"AB", True, None)
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_streaming_media_type_makes_a_stream_in_any_order_of_the_headers(order: int) -> None:
     headers = [(b"content-length", b"9"), (b"content-type", b"text/event-stream")][::order]

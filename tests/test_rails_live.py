@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from driving import PATIENCE, AsgiAnswer, WsgiAnswer, WsgiServer, environ_of, scope_of, until
-from shapes import DESCRIBED, SHAPES, WITH_STREAM, Asked, Run, Serve, Shape, serving
+from shapes import BUFFERED, DESCRIBED, SHAPES, WITH_STREAM, Asked, Run, Serve, Shape, serving
 
 import streamkit
 from streamkit.errors import ClientDisconnected
@@ -30,6 +30,11 @@ def served(request: pytest.FixtureRequest) -> Iterator[Serve]:
 
 @pytest.fixture(params=WITH_STREAM, ids=str)
 def pushed(request: pytest.FixtureRequest) -> Iterator[Serve]:
+    yield from serving(request.param)
+
+
+@pytest.fixture(params=BUFFERED, ids=str)
+def buffered(request: pytest.FixtureRequest) -> Iterator[Serve]:
     yield from serving(request.param)
 
 
@@ -196,6 +201,27 @@ def test_with_ignore_disconnect_the_producer_writes_on_in_peace(pushed: Serve) -
     assert done.wait(PATIENCE)
     answer.through()
     assert until(lambda: len(outcomes) == 1)
+
+
+def test_with_ignore_disconnect_a_write_that_waits_is_released_in_peace(buffered: Serve) -> None:
+    """R13: the reader is gone, for whom there was no room."""
+    full, done = threading.Event(), threading.Event()
+
+    def program(stream: Any) -> Run:
+        stream.ignore_disconnect = True
+        for number in range(15):
+            if number == 3:
+                full.set()
+            yield b"x" * 1000
+        done.set()
+
+    answer = buffered(program, window=0, options={"high_water": 1000})
+    assert answer.read()
+    assert answer.read()
+    assert full.wait(PATIENCE)
+    answer.leave()
+    assert done.wait(PATIENCE)
+    answer.through()
 
 
 def test_a_producer_sees_the_context_of_its_own_request_and_of_no_other(served: Serve) -> None:

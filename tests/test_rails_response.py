@@ -249,6 +249,29 @@ def test_headers_set_on_a_stream_do_not_reach_the_description_or_the_next_stream
     assert (given, options) == ({"X-Given": "1"}, {"headers": {"X-Default": "3"}})
 
 
+@pytest.mark.parametrize("server", [WsgiServer, AsgiServer], ids=["wsgi", "asgi"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_one_description_served_twice_has_the_same_head_twice(server: Any, asynchronous: bool) -> None:
+    """R38"""
+    numbers = itertools.count()
+
+    def producer(stream: Any) -> Any:
+        if next(numbers) == 0:
+            stream.headers["X-Own"] = "2"
+            stream.headers["X-Given"] = "changed"
+            stream.status = 203
+        return stream.write("x")
+
+    async def async_producer(stream: Any) -> None:
+        await producer(stream)
+
+    described = streamkit.stream(async_producer if asynchronous else producer, headers={"X-Given": "1"})
+    with server(described) as serving_it:
+        first, second = (serving_it.request().finish() for _ in range(2))
+    assert [first.status, first.header("X-Given"), first.header("X-Own")] == [203, "changed", "2"]
+    assert [second.status, second.header("X-Given"), second.header("X-Own")] == [200, "1", None]
+
+
 def test_wait_committed_returns_when_another_thread_commits(synced: Serve) -> None:
     """R39"""
     streams: list[Any] = []
@@ -270,6 +293,25 @@ def test_wait_committed_returns_when_another_thread_commits(synced: Serve) -> No
     assert seen == [True]
     assert answer.finish().complete
     assert streams[0].wait_finished(PATIENCE) is True
+
+
+@pytest.mark.parametrize("how", ["commit", "flush", "write"])
+def test_wait_committed_returns_at_the_commit_and_not_only_at_the_end(pushed: Serve, how: str) -> None:
+    """R39"""
+    streams: list[Any] = []
+    made, waited = threading.Event(), threading.Event()
+
+    def program(stream: Any) -> Run:
+        streams.append(stream.sync if pushed.shape.awaits else stream)
+        made.set()
+        yield "x" if how == "write" else getattr(stream, how)
+        assert waited.wait(PATIENCE), "the waiter was not told of the commit"
+
+    answer = pushed(program)
+    assert made.wait(PATIENCE)
+    assert streams[0].wait_committed(PATIENCE) is True
+    waited.set()
+    assert answer.finish().complete
 
 
 def test_a_write_after_the_close_raises(pushed: Serve) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -118,6 +118,45 @@ def test_a_disconnect_ends_a_loop_whatever_on_error_says(functions: Serve) -> No
     answer.through()
     assert ended.wait(PATIENCE)
     assert errors == [ClientDisconnected]
+
+
+@contextmanager
+def set_at_the_end(left: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        left.set()
+
+
+def test_a_disconnect_ends_a_loop_whose_producer_swallows_every_error(functions: Serve) -> None:
+    """D14: what its writes raise is all that would stop it."""
+    ended = threading.Event()
+
+    def program() -> Run:
+        with suppress(Exception):
+            yield b"x" * 1000
+
+    resources = [set_at_the_end(ended)]
+    answer = functions(program, loop=True, resources=resources, window=0, options={"high_water": 2000})
+    assert answer.read()
+    answer.leave()
+    answer.through()
+    assert ended.wait(PATIENCE)
+
+
+def test_a_loop_ends_when_its_producer_has_closed_the_stream(functions: Serve) -> None:
+    """D6: closing again would do no harm, so nothing else stops it."""
+    turns: list[int] = []
+    ended = threading.Event()
+
+    def program(stream: Any) -> Run:
+        turns.append(1)
+        yield stream.close
+
+    answer = functions(program, loop=True, resources=[set_at_the_end(ended)]).finish()
+    assert answer.complete
+    assert ended.wait(PATIENCE)
+    assert turns == [1]
 
 
 def test_a_head_request_runs_no_producer_and_calls_back_once(described: Serve) -> None:

@@ -16,6 +16,7 @@ from ..engines.registry import shutdown_async, signals
 from ..engines.send import ScopeStream
 from ..errors import (
     NotAnApplication,
+    ProtocolViolation,
 )
 from ..options import Options
 from ..types import ASGIApp, Message, Receive, Scope, Send
@@ -60,7 +61,7 @@ class StreamingMiddleware:
         try:
             await self._inner(scope, stream, stream.send)
         except BaseException as error:
-            await stream.conclude(error)
+            await stream.conclude(_named(error, self.app))
         else:
             if stream.phase != OVER or stream.touched:
                 await stream.conclude(None)
@@ -96,3 +97,17 @@ class StreamingMiddleware:
             return message
 
         await self._inner(scope, receive_lifespan, send)
+
+
+def _named(error: BaseException, app: ASGIApp) -> BaseException:
+    """The error; where the call of the application itself was it, a word on what was wanted."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if type(error) is not TypeError or trace is None or trace.tb_frame.f_code.co_filename != __file__:
+        return error
+    wanted = ProtocolViolation(
+        f"wanted an ASGI application, which is awaited with (scope, receive, send), got {app!r}: {error}"
+    )
+    wanted.__cause__ = error
+    return wanted

@@ -18,6 +18,7 @@ from ..errors import (
     BodyTooLong,
     BodyTooShort,
     ClientDisconnected,
+    HeaderError,
     InvalidTimeout,
     StreamAborted,
     StreamClosed,
@@ -25,7 +26,7 @@ from ..errors import (
     UnsupportedData,
 )
 from ..options import Options
-from ..syntax import check_status
+from ..syntax import check_cookie, check_status
 from ..types import Chunk, Outcome
 from .commit import State, after
 from .compression import Coder, chosen, coder_for
@@ -136,9 +137,9 @@ class BaseStream(Hooked):
     ) -> None:
         """Add a Set-Cookie header (RFC 6265); `max_age` in seconds. Until the commit."""
         self._check_uncommitted("set a cookie")
-        self.headers.add(
-            "Set-Cookie",
-            dump_cookie(
+        check_cookie(key, value)
+        try:
+            cookie = dump_cookie(
                 key,
                 value,
                 max_age=max_age,
@@ -149,8 +150,10 @@ class BaseStream(Hooked):
                 httponly=httponly,
                 samesite=samesite,
                 partitioned=partitioned,
-            ),
-        )
+            )
+        except (TypeError, ValueError, AttributeError) as error:  # werkzeug checks few of them
+            raise HeaderError(f"wanted the attributes of a cookie (RFC 6265), but {error}") from error
+        self.headers.add("Set-Cookie", cookie)
 
     def _is_stale(self, etag: str | None, last_modified: datetime | None, weak: bool) -> bool:
         """Set the validators, and the status to 304 where the client's copy is fresh."""

@@ -15,7 +15,7 @@ from werkzeug.http import parse_options_header
 
 from ..errors import AlreadyCommitted, HeaderError
 from ..options import Options
-from ..syntax import check_name, check_value
+from ..syntax import FORBIDDEN, check_name, check_value
 from .framing import Body
 
 Items: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]] | None"
@@ -93,11 +93,63 @@ class Headers(WerkzeugHeaders):
         return id(self)
 
 
+Arguments: TypeAlias = "tuple[Any, ...]"
+
+
+def _check_one(args: Arguments, kwargs: Mapping[str, Any]) -> Arguments:
+    if len(args) == 2 and type(args[1]) is not str and not kwargs:  # parameters may stand alone
+        _check_kind(*args)
+    return args
+
+
+def _check_list(args: Arguments, kwargs: Mapping[str, Any]) -> Arguments:
+    if len(args) != 2 or args[1] is None:
+        return args
+    values = list(args[1])
+    for value in values:
+        _check_kind(args[0], value)
+    return (args[0], values)
+
+
+def _check_many(args: Arguments, kwargs: Mapping[str, Any]) -> Arguments:
+    if args and hasattr(args[0], "__next__"):  # it can be gone through once
+        args = (list(args[0]), *args[1:])
+    for many in args:
+        _check_entries(many)
+    if kwargs:
+        _check_entries(kwargs)
+    return args
+
+
+def _check_entries(many: Any) -> None:
+    for entry in many.items() if type(many) is dict or isinstance(many, Mapping) else many:
+        if isinstance(entry, (tuple, list)) and len(entry) == 2 and type(entry[1]) is not str:
+            name, value = entry
+            for one in value if isinstance(value, (list, tuple)) else (value,):
+                _check_kind(name, one)
+
+
+def _check_kind(name: object, value: object) -> None:
+    if value is None or isinstance(value, (bytes, bytearray, memoryview)):
+        check_value(str(name), value)
+
+
+# Of those that set something: what looks for values of which `str()` would only make a wrong text.
+_CHECKS = {
+    **dict.fromkeys(("__setitem__", "add", "add_header", "set", "setdefault"), _check_one),
+    **dict.fromkeys(("setlist", "setlistdefault"), _check_list),
+    **dict.fromkeys(("__ior__", "extend", "update"), _check_many),
+}
+
+
 def _guarded(name: str) -> Callable[..., Any]:
     change = getattr(WerkzeugHeaders, name)
+    check_arguments = _CHECKS.get(name)
 
     def guarded(self: Headers, *args: Any, **kwargs: Any) -> Any:
         self.check_open()
+        if check_arguments is not None:
+            args = check_arguments(args, kwargs)
         try:
             result = change(self, *args, **kwargs)
         except ValueError as error:  # werkzeug's word for a newline
@@ -166,8 +218,13 @@ def finished(
     `foreign` says that other code made the stream: then an ETag on it is some layer's, not
     the application's, and is taken off too. Content-Length is ours alone. `coding` is what was
     negotiated for the body, `identity` if that was none, and None if there was no choice.
+    Raises `HeaderError` for a value that could end the header, which not every server refuses.
     `not_modified` says that this 304 stands in place of the response that was described.
     """
+    if foreign:  # what the application set by our own means was checked then
+        for name, field in headers:
+            if not isinstance(field, str) or FORBIDDEN(field):
+                check_value(name, field)
     dropped = {"content-length", "etag"} if foreign else {"content-length"}
     if body is Body.NONE:
         bare = _bare(headers, status, default_type, foreign)

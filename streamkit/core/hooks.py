@@ -6,11 +6,13 @@ those that came after their moment.
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ..errors import OptionsError
 from ..types import Outcome
 
 if TYPE_CHECKING:
@@ -21,9 +23,26 @@ Hook = TypeVar("Hook", bound=Callable[..., Any])
 HookName = Literal["commit", "error", "finish"]
 
 
+def check_hook(name: str, hook: object, *, awaits: bool) -> None:
+    """Refuse now what could not be called, or awaited, when its moment has come."""
+    if not callable(hook):
+        raise OptionsError([f"{name}: wanted a function, got {hook!r}"])
+    if not awaits and _is_async(hook):
+        raise OptionsError(
+            [f"{name}: wanted a function (a synchronous stream awaits none), got async {hook!r}"]
+        )
+
+
+def _is_async(call: Any) -> bool:
+    return inspect.iscoroutinefunction(call) or (
+        not inspect.isroutine(call) and inspect.iscoroutinefunction(type(call).__call__)
+    )
+
+
 class Hooked:
     """What can be asked to tell of its moments; `BaseStream` is the one there is."""
 
+    _awaits_hooks = False  # hooks may be coroutine functions
     _error_hooks: list[Callable[..., Any]] | None = None
     _commit_hooks: deque[Callable[..., Any]] | None = None
     _finish_hooks: deque[Callable[..., Any]] | None = None
@@ -40,6 +59,7 @@ class Hooked:
 
     def on_commit(self, hook: Hook) -> Hook:
         """Call `hook(stream)` just before the head is fixed; it may still change headers."""
+        check_hook("on_commit", hook, awaits=self._awaits_hooks)
         self._hooks("commit").append(hook)
         if self.committed:
             self._run_late(self._taken("commit"))
@@ -47,6 +67,7 @@ class Hooked:
 
     def on_error(self, hook: Hook) -> Hook:
         """Call `hook(stream, error)` once for each error after the commit; it may still write."""
+        check_hook("on_error", hook, awaits=self._awaits_hooks)
         self.__dict__.setdefault("_error_hooks", []).append(hook)
         if self._failure is not None and self.committed:
             self._run_late([hook], self._failure)
@@ -54,6 +75,7 @@ class Hooked:
 
     def on_finish(self, hook: Hook) -> Hook:
         """Call `hook(stream)` once when the stream has ended, however it ended."""
+        check_hook("on_finish", hook, awaits=self._awaits_hooks)
         self._hooks("finish").append(hook)
         if self._outcome is not None:
             self._run_late(self._taken("finish"))

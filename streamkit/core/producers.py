@@ -13,7 +13,7 @@ import inspect
 from collections.abc import AsyncIterable, Iterable
 from enum import Enum
 from functools import partial
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 from ..errors import ProducerError
@@ -25,13 +25,13 @@ class Kind(Enum):
     ITERABLE = "iterable"
     ASYNC_ITERABLE = "async iterable"
 
-    @property
-    def is_async(self) -> bool:
-        return self in (Kind.COROUTINE_FUNCTION, Kind.ASYNC_ITERABLE)
+    is_async: bool
+    is_iterable: bool
 
-    @property
-    def is_iterable(self) -> bool:
-        return self in (Kind.ITERABLE, Kind.ASYNC_ITERABLE)
+    def __init__(self, name: str) -> None:
+        # Not properties: each response asks a few times.
+        self.is_async = name.startswith("async")
+        self.is_iterable = name.endswith("iterable")
 
 
 _WANTED = (
@@ -79,6 +79,24 @@ def _kind_of_callable(producer: Any) -> Kind:
     return Kind.COROUTINE_FUNCTION if inspect.iscoroutinefunction(function) else Kind.FUNCTION
 
 
+def check_takes_stream(producer: object) -> None:
+    """Refuse a function or a method that cannot be called with the stream and nothing else."""
+    function, given = producer, 1
+    if type(function) is MethodType:
+        function, given = function.__func__, 2
+    if type(function) is not FunctionType:
+        return  # iterables; and what other callables take, they say when they are called
+    code = function.__code__
+    if code.co_argcount == given and not code.co_kwonlyargcount:
+        return
+    takes_it = code.co_argcount >= given or code.co_flags & inspect.CO_VARARGS
+    wants_more = code.co_argcount - len(function.__defaults__ or ()) > given or code.co_kwonlyargcount > len(
+        function.__kwdefaults__ or ()
+    )
+    if wants_more or not takes_it:
+        raise ProducerError(f"{_WANTED}; got {producer!r}, which takes {inspect.signature(function)}")
+
+
 def is_one_shot(producer: object) -> bool:
     """Whether the producer is an iterator, whose chunks can be had only once."""
     return hasattr(type(producer), "__next__") or hasattr(type(producer), "__anext__")
@@ -88,6 +106,11 @@ def check_returned(producer: object, returned: object) -> None:
     """Refuse what a function producer returned unused: nothing is lost silently."""
     if returned is None:
         return
+    if isinstance(returned, (str, bytes, bytearray)):
+        raise ProducerError(
+            f"{producer!r} returned {type(returned).__name__}, which is not sent: wanted it written to the "
+            "stream, or in a list in place of the function"
+        )
     if inspect.isawaitable(returned):
         if inspect.iscoroutine(returned):
             returned.close()

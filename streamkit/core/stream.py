@@ -150,6 +150,7 @@ class AsyncResponseStream(BaseStream):
     worker threads. Hooks may be coroutine functions.
     """
 
+    _awaits_hooks = True
     _senders: Any = frozenset()  # the tasks of a twin's writes that are under way
 
     @abstractmethod

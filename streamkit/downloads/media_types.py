@@ -56,7 +56,7 @@ def media_type_of_download(type: str | None, filename: str | None, otherwise: st
 
     A full type stands as it is; a short name (`csv`) stands for what is registered under it,
     here or in the `mimetypes` module; without either, the filename's extension decides.
-    Raises `HeaderError` for a short name that nobody has registered.
+    Raises `HeaderError` for a short name that nobody has registered, and for a name that is no text.
     """
     if type is None:
         return _of_extension(filename) or otherwise
@@ -73,6 +73,8 @@ def media_type_of_download(type: str | None, filename: str | None, otherwise: st
 def _of_extension(filename: str | None) -> str | None:
     if filename is None:
         return None
+    if not isinstance(filename, str):
+        raise HeaderError(f"wanted filename as text or None, got {filename!r}")
     stem, dot, extension = filename.rpartition(".")
     return _registered(extension.lower()) if stem and dot else None
 

@@ -216,7 +216,7 @@ def _check_csv(dialect: Any, charset: str) -> None:
         faults.append(f"dialect: wanted a dialect of the csv module, got {dialect!r} ({error})")
     try:
         codecs.getincrementalencoder(charset)
-    except LookupError:
+    except (LookupError, TypeError, ValueError):  # unknown, no text, or with a NUL in it
         faults.append(f"encoding: wanted a text encoding that Python knows, got {charset!r}")
     if faults:
         raise OptionsError(faults)

@@ -15,8 +15,9 @@ from ..core.commit import State, after
 from ..core.framing import Body, frame
 from ..core.headers import STREAMING_TYPES, finished, media_type_of, value_of
 from ..core.request import Fields, fields_of
-from ..errors import ClientDisconnected, StreamEnded, TooManyStreams
+from ..errors import ClientDisconnected, ProtocolViolation, StreamEnded, TooManyStreams
 from ..options import Options
+from ..syntax import check_status
 from ..types import Message, Receive, Scope, Send
 from .care import heartbeat_of, look_at_relay
 from .clock import loop_clock
@@ -53,6 +54,11 @@ class Middleware(Protocol):
     options: Options
     loops: Loops
     plain_head: PlainHead
+
+
+def no_headers(got: object) -> ProtocolViolation:
+    """What to raise for a head that is none."""
+    return ProtocolViolation(f"wanted headers as pairs of byte strings (ASGI, HTTP protocol), got {got!r}")
 
 
 class Cared(LoopWaits):
@@ -139,8 +145,12 @@ class Cared(LoopWaits):
         """The head as the application has described it: hooks may change it."""
         message = self._start
         assert message is not None
-        self._status = message["status"]
-        self._pairs = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in message.get("headers", ())]
+        self._status = check_status(message.get("status"))
+        headers = message.get("headers", ())
+        try:
+            self._pairs = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers]
+        except (AttributeError, TypeError, ValueError):
+            raise no_headers(headers) from None
 
     async def _commit_foreign_now(self) -> None:
         if self._head is not None or self._start is None or self.scope is None:
@@ -218,7 +228,10 @@ class Cared(LoopWaits):
         if not more:
             await self._beaten()
         if self.phase == CARED:
-            chunk = message.get("body", b"")
+            chunk: Any = message.get("body", b"")
+            if not isinstance(chunk, (bytes, bytearray, memoryview)):
+                raise ProtocolViolation(f"wanted bytes as the body of a message (ASGI), got {chunk!r}")
+            chunk = bytes(chunk)
             if chunk:
                 await self._hand_over(chunk, more=more and self.spool is None)
             if self.spool is not None and not more:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import importlib
+import logging
 import os
 import sys
 import threading
@@ -19,6 +20,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
 
 from ..errors import EngineUnavailable
+
+LOG = logging.getLogger("streamkit")
 
 
 class LoopThread:
@@ -37,13 +40,12 @@ class LoopThread:
         begun: threading.Thread | None = None
         with self._lock:
             loop, thread = self._loop, self._thread
-            # A task that raises SystemExit ends its loop: the next stream gets a new one.
             if loop is None or thread is None or (thread.ident is not None and not thread.is_alive()):
                 if loop is not None:
                     loop.close()
                 # In a context of its own: what a loop is made with, its own handles keep for good.
                 self._loop = loop = Context().run(asyncio.new_event_loop)
-                begun = threading.Thread(target=loop.run_forever, name="streamkit-loop", daemon=True)
+                begun = threading.Thread(target=_run, args=(loop,), name="streamkit-loop", daemon=True)
                 self._thread = begun
         if begun is not None:
             # Not under the lock: it waits, and where the lock was made before gevent patched the process,
@@ -72,6 +74,17 @@ class LoopThread:
         """After a fork: the thread exists in the parent only."""
         self._lock = threading.Lock()
         self._loop = self._thread = None
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    while True:
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Of one task, which has it: the streams of all others go on.
+            LOG.warning("a task of the shared loop wanted the process to exit, which it cannot: %r", error)
+        else:
+            return
 
 
 async def _cancel_all() -> None:

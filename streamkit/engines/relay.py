@@ -5,7 +5,7 @@ Rule: what does not stream goes on as it is, looked at once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
 from ..core.framing import Body
@@ -13,7 +13,7 @@ from ..core.headers import STREAMING_TYPES, media_type_of
 from ..core.marking import MARK, USED, unmarked
 from ..errors import ClientDisconnected, ProtocolViolation
 from ..types import Message, Send
-from .cared import Cared, nothing
+from .cared import Cared, no_headers, nothing
 from .messages import encoded
 from .phases import CARED, CARRIED, CARRYING, DROPPING, HELD, NEW, ORDER, OVER, OWN, PASSING
 from .pull import TURNS
@@ -34,7 +34,12 @@ class Relay(Cared):
 
     def send(self, message: Message) -> Awaitable[Any]:
         """ASGI's `send` for the application; the head waits until it is known whether a stream follows."""
-        kind = message["type"]
+        try:
+            kind = message["type"]
+        except (LookupError, TypeError):
+            raise ProtocolViolation(
+                f"wanted an ASGI message, a dict with its type, got {message!r}"
+            ) from None
         phase = self.phase
         if phase == PASSING:
             if kind == "http.response.body":
@@ -60,38 +65,45 @@ class Relay(Cared):
             return _both(self.server_send, self._start, message)
         return self._send_slowly(kind, message)
 
-    def _begin(self, message: Message) -> Awaitable[None]:
+    def _begin(self, message: Message, marks: bool = True) -> Awaitable[None]:
         """Look at a head: it goes on, it waits for what follows it, or it is a stream's."""
         headers = message.get("headers", ())
         if not isinstance(headers, (list, tuple)):  # "an iterable": one that can be gone through once
-            headers = list(headers)
+            headers = _listed(headers)
             message = {**message, "headers": headers}
         typed = sized = None
+        streams = False
         for pair in headers:
             name = pair[0]
             if name == b"content-length":
                 sized = pair
             elif name == b"content-type":
-                if pair[1] not in _PLAIN_TYPES and _is_streaming(pair[1]):
-                    return self._begin_foreign(message)
                 typed = pair
-            elif name == b"content-encoding" and _MARK in pair[1]:
-                return self._begin(_unmarked(message))
+                if pair[1] not in _PLAIN_TYPES and _is_streaming(pair[1]):
+                    streams = True
+            elif name == b"content-encoding" and marks and _MARK in pair[1]:
+                return self._begin(_unmarked(message), False)
         if typed is None:  # there is none, or its name is not in lower case, as Django's
             for pair in headers:
                 lowered = pair[0].lower()
                 if lowered == b"content-length":
                     sized = pair
                 elif lowered == b"content-type":
-                    if _is_streaming(pair[1]):
-                        return self._begin_foreign(message)
                     typed = pair
+                    streams = streams or _is_streaming(pair[1])
+                elif lowered == b"content-encoding" and marks and _MARK in pair[1]:
+                    return self._begin(_unmarked(message), False)
+        if streams:
+            return self._begin_foreign(message)
         if sized is None:
             self._start = message
             self.phase = HELD
             return nothing()
         if typed is not None:
-            self.middleware.plain_head = (headers.index(typed), typed, headers.index(sized), sized[0])
+            # Copies: an application may keep its pairs, and change them.
+            kept = type(typed)(map(bytes, typed)) if type(typed) in (tuple, list) else None
+            at, length_at = headers.index(typed), headers.index(sized)
+            self.middleware.plain_head = (at, kept, length_at, bytes(sized[0]))
         self.phase = PASSING
         return self.server_send(message)
 
@@ -112,8 +124,15 @@ class Relay(Cared):
                 self._app_failed = status
             return nothing()
         if kind == "http.response.body" and self.phase in (HELD, CARED):
-            if self._direct and self._connected and message.get("more_body") and message.get("body"):
-                return self._write_through(message["body"])
+            chunk = message.get("body")
+            if (
+                self._direct
+                and type(chunk) is bytes
+                and chunk
+                and self._connected
+                and message.get("more_body")
+            ):
+                return self._write_through(chunk)
             return self._send_foreign(message)
         if kind == "http.response.body" and self.phase == DROPPING:
             if not message.get("more_body"):
@@ -166,5 +185,13 @@ def _unmarked(message: Message) -> Message:
     return {**message, "headers": encoded(unmarked(pairs))}
 
 
-def _is_streaming(content_type: bytes) -> bool:
+def _listed(headers: Any) -> list[Any]:
+    if isinstance(headers, Mapping) or not isinstance(headers, Iterable):
+        raise no_headers(headers)
+    return list(headers)
+
+
+def _is_streaming(content_type: Any) -> bool:
+    if not isinstance(content_type, bytes):
+        return False  # the server, or the stream that this turns out to be, refuses it
     return media_type_of(content_type.decode("latin-1")) in STREAMING_TYPES

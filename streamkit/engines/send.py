@@ -137,6 +137,8 @@ class ScopeStream(Relay):
 
     def _fix_own_head(self) -> None:
         assert self.scope is not None
+        if self._abort is not None:  # by a hook of the commit
+            raise self._abort
         self.middleware.loops.note()
         self.request = request_of(self.scope, self.root[0])
         self._fix_head()
@@ -386,16 +388,15 @@ class ScopeStream(Relay):
         """What an application that has returned left undone."""
         if self._app_failed and not self.closed and self._body in (Body.STREAM, Body.WHOLE):
             return ApplicationFailed(self._app_failed)
-        if self.phase == OWN or self._state is not State.STARTED:
-            return None
-        if self.phase in (NEW, HELD) and self.carried is None:
+        if self.phase == CARED and self._connected and not self._ended:
+            return ProtocolViolation(
+                "the application returned before the last http.response.body of its stream: wanted one "
+                "without more_body (ASGI, HTTP protocol)"
+            )
+        if self.phase in (NEW, HELD) and self._state is State.STARTED and self.carried is None:
             return ProtocolViolation(
                 "the application returned without a response: "
                 f"wanted {ORDER[self.phase]} (ASGI, HTTP protocol)"
-            )
-        if self.phase == CARED and self._connected:
-            return ProtocolViolation(
-                "the application returned before the last http.response.body of its stream"
             )
         return None
 

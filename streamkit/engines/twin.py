@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from ..core.headers import Headers
-from ..core.hooks import Hook
+from ..core.hooks import Hook, check_hook
 from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import ClientDisconnected, StreamError
 from ..types import Chunk, Outcome
@@ -170,6 +170,8 @@ class Twin(ResponseStream):
     # -- hooks: synchronous code, so they run on a worker thread and get this twin
 
     def on_commit(self, hook: Hook) -> Hook:
+        check_hook("on_commit", hook, awaits=False)
+
         def hooking(stream: Twin) -> None:
             around, _hooking.origin = _hooking.origin, self._origin
             try:
@@ -181,10 +183,12 @@ class Twin(ResponseStream):
         return hook
 
     def on_error(self, hook: Hook) -> Hook:
+        check_hook("on_error", hook, awaits=False)
         self._origin.on_error(self._on_worker(hook))
         return hook
 
     def on_finish(self, hook: Hook) -> Hook:
+        check_hook("on_finish", hook, awaits=False)
         self._origin.on_finish(self._on_worker(hook))
         return hook
 

@@ -16,7 +16,7 @@ from ..core.framing import Body
 from ..errors import ApplicationFailed, TooManyStreams
 from ..types import Environ, WSGIApp
 from .clock import thread_clock
-from .ending import fail, log_error
+from .ending import fail, log_error, raisable
 from .pool import pool
 from .registry import check_room
 from .thread import ThreadStream
@@ -65,7 +65,11 @@ class AppStream(ThreadStream):
                 raise ApplicationFailed(int(answer[0][:3]))
             self.close()
         except BaseException as error:
-            fail(self, error, self._end)
+            try:
+                fail(self, error, self._end)
+            except BaseException:  # whatever a hook does, the reader is not left waiting
+                self._end(raisable(error))
+                raise
 
     def _drop(self, body: Any) -> None:
         close = getattr(body, "close", None)

@@ -157,7 +157,7 @@ def _cared_for(
         request.session = watched(served, request.session)
     if isinstance(served, TemplateResponse):
         served.captured = untied(served.captured)
-        served.beside = served.beside or beside()
+    served.beside = served.beside or beside()
     cares: list[Any] = [Surroundings()]
     if not served.kind.is_async:
         cares.append(Connections())

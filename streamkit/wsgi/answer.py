@@ -35,7 +35,7 @@ from ..errors import (
 )
 from ..syntax import status_line
 from ..types import Environ
-from .foreign import cared_for
+from .foreign import cared_for, check_answer
 
 
 def answer_of(
@@ -91,6 +91,7 @@ def _passed_on(stream: RequestStream, body: Any) -> Iterable[bytes]:
 
 
 def _is_stream(answer: Answer, body: Any, environ: Environ) -> bool:
+    check_answer(answer)
     headers = answer[1]
     if is_streaming(headers):
         return True

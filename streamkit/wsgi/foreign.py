@@ -5,7 +5,8 @@ Rule: its head is the application's, made fit for a stream; its iterable is pull
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..core.commit import after
@@ -23,6 +24,8 @@ from ..engines.thread import ThreadStream
 from ..engines.write import Answer, RequestStream
 from ..errors import ProtocolViolation, TooManyStreams
 from ..types import Environ
+
+_CODE = re.compile(r"[1-9][0-9]{2}( |$)").match
 
 
 class _ForeignResponse(StreamingResponse):
@@ -44,6 +47,7 @@ class _ForeignStream(ThreadStream):
         answer = self.request_stream.answer
         if answer is None or answer == self._answer:
             return
+        check_answer(answer)
         self._answer = answer
         self._status = int(answer[0][:3])
         self._pairs = answer[1]
@@ -72,6 +76,25 @@ class _ForeignStream(ThreadStream):
 
     def _check_open(self, size: int) -> None:
         """The application was not told what it may send: what it may not is dropped."""
+
+
+def check_answer(answer: Answer) -> None:
+    """Refuse what cannot be read as a head, before anything is sent."""
+    status, headers, _ = answer
+    if not isinstance(status, str) or not _CODE(status):
+        raise ProtocolViolation(
+            f"wanted a status such as '200 OK' in start_response (PEP 3333), got {status!r}"
+        )
+    # Werkzeug's headers are no list, and good enough for servers that only go through them.
+    is_lasting = isinstance(headers, Iterable) and not isinstance(headers, (Iterator, Mapping, str, bytes))
+    if not is_lasting or not all(_is_field(pair) for pair in headers):
+        raise ProtocolViolation(
+            f"wanted a list of (name, value) pairs in start_response (PEP 3333), got {headers!r}"
+        )
+
+
+def _is_field(pair: Any) -> bool:
+    return isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)
 
 
 def cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[bytes]:

@@ -23,6 +23,7 @@ from .whole import carry_app
 
 # A type of body; where the head had its Content-Type, which, and where the name of its Content-Length.
 _Whole: TypeAlias = "tuple[type, int, tuple[str, str] | None, int, str]"
+_NOT_PAIRS = (LookupError, TypeError)  # of a head that is empty, or no list of pairs: `answered` says so
 
 
 class StreamingMiddleware:
@@ -42,7 +43,7 @@ class StreamingMiddleware:
         self.options = Options.of(options, overrides)
         self._app_on_worker = self.options.engine == "thread"
         # The next answer that is no stream's is most often like the last.
-        self._plain_type = "text/html; charset=utf-8"  # of a list
+        self._plain_type = ("Content-Type", "text/html; charset=utf-8")  # of a list
         self._whole: _Whole = (list, 0, None, 0, "")  # of any other iterable
         if self.options.signals:
             signals.hook_in()
@@ -69,10 +70,13 @@ class StreamingMiddleware:
         status = stream.app_status
         if status is not None and stream.plain:
             headers = stream.app_headers
-            if type(body) is list or type(body) is tuple:
-                plain = (headers and headers[0][1] == self._plain_type) or self._is_plain(headers)
-            else:
-                plain = self._is_whole(headers, body)
+            try:
+                if type(body) is list or type(body) is tuple:
+                    plain = headers[0] == self._plain_type or self._is_plain(headers)
+                else:
+                    plain = self._is_whole(headers, body)
+            except _NOT_PAIRS:
+                plain = False
             if plain:
                 stream.environ = None  # it holds the stream, and must not be held by it
                 start_response(status, headers)
@@ -81,10 +85,11 @@ class StreamingMiddleware:
 
     def _is_plain(self, headers: Pairs) -> bool:
         """Whether this is no stream's head; its media type is known from then on."""
-        if is_streaming(headers):
+        if not isinstance(headers, (list, tuple)) or is_streaming(headers):
             return False
-        if headers and headers[0][0].lower() == "content-type":
-            self._plain_type = headers[0][1]
+        name, value = headers[0]
+        if name.lower() == "content-type":
+            self._plain_type = (name, value)
         return True
 
     def _is_whole(self, headers: Pairs, body: Any) -> bool:
@@ -93,16 +98,19 @@ class StreamingMiddleware:
         try:
             if type(body) is kind and headers[type_at] == content_type and headers[length_at][0] == length:
                 return True
-        except IndexError:
+        except _NOT_PAIRS:
             pass
-        if not hasattr(type(body), "__iter__") or isinstance(body, (str, bytes)) or is_streaming(headers):
+        if not hasattr(type(body), "__iter__") or isinstance(body, (str, bytes)):
+            return False
+        if not isinstance(headers, (list, tuple)) or is_streaming(headers):
             return False
         at = {pair[0].lower(): index for index, pair in enumerate(headers)}
         if "content-length" not in at:
             return False
         if "content-type" in at:
             type_at, length_at = at["content-type"], at["content-length"]
-            self._whole = (type(body), type_at, headers[type_at], length_at, headers[length_at][0])
+            name, value = headers[type_at]
+            self._whole = (type(body), type_at, (name, value), length_at, headers[length_at][0])
         return True
 
     def _first(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

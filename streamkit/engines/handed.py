@@ -1,0 +1,80 @@
+"""Hooks on the stream of a request, while another stream carries its response.
+
+A description that is served inside a wrapped app, a stream of another framework and a wrap
+around this one each have a stream of their own; who put a hook on the request's is told by that.
+
+Rule: each hook is called once. What came to nothing before its commit gives back the hooks of
+the commit that it has not called, for whatever is answered in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..core.base import BaseStream
+from ..core.hooks import Hook
+from ..core.stream import AsyncResponseStream, ResponseStream
+
+
+class Handed:
+    """A hook of the commit that another stream is to call."""
+
+    __slots__ = ("called", "hook")
+
+    def __init__(self, hook: Callable[..., Any]) -> None:
+        self.hook = hook
+        self.called = False
+
+    def __call__(self, stream: BaseStream) -> Any:
+        if self.called:
+            return None
+        self.called = True
+        return self.hook(stream)
+
+
+def came_to_nothing(stream: BaseStream) -> bool:
+    """Whether it has ended before there was a head, so that something else may be answered."""
+    return stream._head is None and stream.closed
+
+
+class Handing(BaseStream):
+    """The stream of a request, which another may carry."""
+
+    carried: BaseStream | None = None  # the stream of a description served inside
+    _handed: tuple[Handed, ...] = ()
+
+    def _carrier(self) -> BaseStream | None:
+        """The stream that carries this response in place of this one."""
+        carried = self.carried
+        return None if carried is None or came_to_nothing(carried) else carried
+
+    def _face_of(self, stream: BaseStream) -> AsyncResponseStream | ResponseStream:
+        """That stream as the hooks of this one know a stream: to be awaited, or not."""
+        raise NotImplementedError
+
+    def _hand_commit_hooks_to(self, face: AsyncResponseStream | ResponseStream) -> None:
+        handed = tuple(h if isinstance(h, Handed) else Handed(h) for h in self._taken("commit"))
+        self._handed = (*self._handed, *handed)
+        for hook in handed:
+            face.on_commit(hook)
+
+    def _take_back(self) -> None:
+        """What carried the response has come to nothing."""
+        self.carried = None
+        handed, self._handed = self._handed, ()
+        back = [hook for hook in handed if not hook.called]
+        if back:
+            self._hooks("commit").extendleft(reversed(back))
+
+    def on_commit(self, hook: Hook) -> Hook:
+        carrier = self._carrier()
+        if carrier is None:
+            return super().on_commit(hook)
+        return self._face_of(carrier).on_commit(hook)
+
+    def on_error(self, hook: Hook) -> Hook:
+        carrier = self._carrier()
+        if carrier is None:
+            return super().on_error(hook)
+        return self._face_of(carrier).on_error(hook)
