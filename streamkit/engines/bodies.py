@@ -18,12 +18,12 @@ from ..errors import BufferLimitExceeded, ClientDisconnected, TooManyStreams
 from ..syntax import status_line
 from ..types import Outcome, StartResponse
 from . import task, thread
+from .bridge import BridgeStream
 from .clock import thread_clock
 from .ending import WSGI_LOG, linger, outcome_of, settle, settle_async
 from .pull import Pull
 from .registry import RETRY_AFTER, TOO_MANY
 from .spool import Spool
-from .task import BridgeStream
 from .thread import ThreadStream
 
 ChannelStream: TypeAlias = "ThreadStream | BridgeStream"

@@ -34,7 +34,7 @@ from ..errors import (
     TooManyStreams,
 )
 from ..types import Chunk
-from .async_twin import on_loop
+from .async_twin import AsyncTwin
 from .clock import loop_clock
 from .ending import (
     ASGI_LOG,
@@ -50,6 +50,7 @@ from .ending import (
     run_commit_hooks,
     settle_async,
 )
+from .handed import came_to_nothing
 from .messages import (
     body_message,
     close_after_error,
@@ -61,9 +62,10 @@ from .messages import (
     uncancel,
 )
 from .phases import CARED, CARRIED, DROPPING, HELD, NEW, ORDER, OVER, OWN
+from .ready import DONE
 from .registry import check_room
 from .relay import Relay
-from .task import DONE, keep
+from .task import keep
 from .thread import HOOK_FAILED, NOT_IN_HOOK
 from .twin import Twin
 from .waits import reached
@@ -114,6 +116,9 @@ class ScopeStream(Relay):
 
     def _start_commit(self) -> Awaitable[None] | None:
         """Run the hooks of the commit, as far as they need not be awaited."""
+        if self.phase == CARRIED and self._carrier() is None:
+            self._take_back()
+            self.phase = NEW
         if self.phase != NEW:
             raise StreamError("this request is already answered by another stream or by messages of its own")
         if self._committing:
@@ -123,6 +128,8 @@ class ScopeStream(Relay):
         except TooManyStreams as error:
             self._refused, self.phase = error, OWN  # what the application sends instead is dropped
             raise
+        if self.outer is not None:
+            self.outer.is_carried_by(self)
         self._committing, self._committer = True, asyncio.current_task()
         waiting: Awaitable[None] | None = None
         try:
@@ -145,8 +152,6 @@ class ScopeStream(Relay):
         self.phase = OWN
         reached(self, "_when_committed")
         self._prepare_body()
-        if self.outer is not None:
-            self.outer.is_carried_by(self)
 
     async def _send_head(self, waiting: Awaitable[None] | None = None, *, flush: bool = False) -> None:
         """Fix the head if hooks have kept it open, and send it."""
@@ -258,6 +263,8 @@ class ScopeStream(Relay):
 
     def is_carried_by(self, stream: BaseStream) -> None:
         """A description is served inside: its stream is the response's."""
+        if self.carried is not None and came_to_nothing(self.carried):
+            self._take_back()
         self.carried = stream
         if self.phase == NEW:
             self.phase = CARRIED
@@ -268,15 +275,16 @@ class ScopeStream(Relay):
 
     def _hand_hooks_to(self, stream: BaseStream) -> None:
         """Whoever waits for the commit or for errors is told by the stream that carries the response."""
-        commit_hooks, error_hooks = self._taken("commit"), self._error_hooks or ()
-        if not isinstance(stream, AsyncResponseStream):
-            loop = asyncio.get_running_loop()
-            commit_hooks = [on_loop(hook, loop, commits=True) for hook in commit_hooks]
-            error_hooks = [on_loop(hook, loop) for hook in error_hooks]
-        for hook in commit_hooks:
-            stream.on_commit(hook)
-        for hook in error_hooks:
-            stream.on_error(hook)
+        face = self._face_of(stream)
+        self._hand_commit_hooks_to(face)
+        for hook in self._error_hooks or ():
+            face.on_error(hook)
+
+    def _face_of(self, stream: BaseStream) -> AsyncResponseStream:
+        if isinstance(stream, AsyncResponseStream):
+            return stream
+        assert isinstance(stream, ResponseStream)
+        return AsyncTwin(stream, self._loop())
 
     def _run_late(self, hooks: list[Callable[..., Any]], *details: Any) -> None:
         for hook in hooks:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, nullcontext
 from contextvars import Context
 from functools import partial
@@ -28,16 +28,14 @@ from .channel import Channel
 from .ending import (
     fail_async,
     log_error,
-    outcome_of,
     raisable,
     report_async,
     run_commit_hooks,
-    settle_async,
 )
 from .faces import faced
 from .gather import LoopGather
-from .loop import loop_thread
 from .reading import Wake, resolve
+from .ready import DONE, READY, ready
 from .thread import HOOK_FAILED, NOT_IN_HOOK, may_go_on
 from .twin import Twin
 from .waits import LoopWaits, future_of
@@ -45,35 +43,6 @@ from .waits import LoopWaits, future_of
 Result = TypeVar("Result")
 
 _NO_MUTEX = cast("threading.Lock", nullcontext(True))
-
-
-class _Ready:
-    """What gives its size as soon as it is awaited, to whoever awaits it, on any loop."""
-
-    __slots__ = ("_size",)
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def __await__(self) -> Generator[None, None, int]:
-        return self._size
-        yield  # type: ignore[unreachable]  # what makes it a generator; an empty `yield from` costs as much as all else
-
-
-_READY: dict[int, _Ready] = {}
-
-
-def _ready(size: int) -> _Ready:
-    """The awaitable of what needs no waiting; shared, because it has no state of its own."""
-    ready = _READY.get(size)
-    if ready is None:
-        ready = _Ready(size)
-        if len(_READY) < 4096:
-            _READY[size] = ready
-    return ready
-
-
-DONE = cast("Awaitable[None]", _ready(0))  # an awaitable of what has happened already
 
 
 class LoopStream(Channel, LoopWaits):
@@ -249,10 +218,10 @@ class TaskStream(LoopStream):
             if self._wake is not None:
                 self._wake_reader()
             if room >= 0:
-                return _READY.get(size) or _ready(size)
+                return READY.get(size) or ready(size)
             return self._wait_for_room(size)
         if self._head is None and type(data) is bytes and data and self._commits_with(data):
-            return _ready(len(data))
+            return ready(len(data))
         return self._write(data)
 
     def _commits_with(self, chunk: bytes) -> bool:
@@ -265,47 +234,6 @@ class TaskStream(LoopStream):
             return False  # the usual way sees to the rest
         self._append(chunk)
         return True
-
-
-class BridgeStream(LoopStream):
-    """Producer on the shared loop thread, reader in the server's thread."""
-
-    _cancelled = False
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._loop = loop_thread.running()
-        self._task: asyncio.Task[None] | None = None
-
-    def _waker(self, future: asyncio.Future[None]) -> Wake:
-        return partial(self._loop.call_soon_threadsafe, resolve, future)
-
-    def start(self, context: Context) -> None:
-        """Run the stream's producer on the shared loop, in this context."""
-        self._loop.call_soon_threadsafe(self._start, context)
-
-    def _start(self, context: Context) -> None:
-        self._task = start(self, context)
-        keep(self._task)
-        if not self._connected and not self.ignore_disconnect:
-            self._cancel()
-
-    def leave(self) -> None:
-        super().leave()
-        if not self.ignore_disconnect:
-            self._loop.call_soon_threadsafe(self._cancel)
-
-    def end_early(self, ending: StreamEnded) -> None:
-        super().end_early(ending)
-        self._loop.call_soon_threadsafe(self._cancel)
-
-    def _cancel(self) -> None:
-        if self._task is not None and not self._cancelled and (not self._done or self._ending is not None):
-            self._cancelled = True  # once: a second one would strike the producer while it tidies up
-            self._task.cancel()
-
-    def _settle_elsewhere(self) -> None:
-        asyncio.run_coroutine_threadsafe(settle_async(self, outcome_of(self)), self._loop)
 
 
 # From CPython 3.12 on a task may run at once, up to its first wait: most need no turn of the loop.

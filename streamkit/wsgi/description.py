@@ -13,6 +13,7 @@ from ..core.request import KEY, NO_FIELDS, fields_of
 from ..core.response import StreamingResponse, carried_out_by
 from ..engines import thread
 from ..engines.bodies import ChannelStream, Reader, discard, head_only, reject, started, too_many
+from ..engines.bridge import BridgeStream
 from ..engines.clock import thread_clock
 from ..engines.ending import WSGI_LOG
 from ..engines.faces import faced
@@ -20,7 +21,6 @@ from ..engines.hints import hints_of_environ
 from ..engines.line import line_of
 from ..engines.pull import UNBOUNDED, Pull
 from ..engines.registry import check_room
-from ..engines.task import BridgeStream
 from ..engines.thread import ThreadStream
 from ..engines.wholeapp import AppStream
 from ..engines.write import RequestStream
