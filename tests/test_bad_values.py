@@ -163,7 +163,9 @@ class AsyncHook:
         raise AssertionError("nobody awaits it")
 
 
-@pytest.mark.parametrize("hook", [async_hook, AsyncHook(), partial(async_hook)], ids=["function", "object", "partial"])
+@pytest.mark.parametrize(
+    "hook", [async_hook, AsyncHook(), partial(async_hook)], ids=["function", "object", "partial"]
+)
 def test_a_hook_that_nobody_would_await_is_refused(synced: Serve, hook: Any) -> None:
     def program(stream: Any) -> Run:
         for name in ("on_commit", "on_error", "on_finish"):
