@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from driving import AsgiServer
+from driving import AsgiServer, scope_of
 
 import streamkit
+from streamkit import StreamError
 from streamkit.testing import Client
 
 
@@ -38,3 +39,29 @@ def test_the_sync_twin_is_found_from_a_worker_thread_on_each_new_loop(way: str, 
             assert client.get("/").read() == b"from a thread"
     with AsgiServer(wrapped) as server:
         assert server.request().finish().body == b"from a thread"
+
+
+def test_a_loop_that_was_closed_without_a_shutdown_is_forgotten_with_the_first_who_asks() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.to_thread(job, scope)
+
+    async def ask() -> bytes:
+        sent: list[bytes] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message.get("body", b""))
+
+        await wrapped(scope_of(), asyncio.Event().wait, send)
+        return b"".join(sent)
+
+    wrapped = streamkit.wrap(app, kind="asgi")
+    for is_first in (True, False, False):
+        loop = asyncio.new_event_loop()
+        try:
+            if not is_first:
+                with pytest.raises(StreamError, match="on the event loop"):
+                    loop.run_until_complete(ask())
+            assert loop.run_until_complete(ask()) == b"from a thread"
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            loop.close()

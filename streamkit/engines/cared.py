@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Coroutine
 from typing import Any, Protocol, TypeAlias
 
-from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body, frame
 from ..core.headers import STREAMING_TYPES, finished, media_type_of, value_of
@@ -23,6 +22,7 @@ from .care import heartbeat_of, look_at_relay
 from .clock import loop_clock
 from .coded import CodedSend
 from .ending import ASGI_LOG, outcome_of, run_commit_hooks, settle_async
+from .handed import Handing
 from .inbox import Inbox
 from .loop import Loops
 from .messages import (
@@ -61,7 +61,7 @@ def no_headers(got: object) -> ProtocolViolation:
     return ProtocolViolation(f"wanted headers as pairs of byte strings (ASGI, HTTP protocol), got {got!r}")
 
 
-class Cared(LoopWaits):
+class Cared(Handing, LoopWaits):
     """The head, the chunks and the end of other people's streams: HTTP/1.0, HEAD, heartbeats, leave."""
 
     # What every request needs is in slots: on CPython 3.11 a default on the class makes an
@@ -69,7 +69,6 @@ class Cared(LoopWaits):
     __slots__ = ("middleware", "phase", "scope", "server_receive", "server_send", "touched")
 
     imperative = True
-    carried: BaseStream | None = None  # the stream of a description served inside
     outer: Any = None  # the stream of a wrap around this one
     spool: Spool | None = None  # a whole body, for HTTP/1.0
     _start: Message | None = None  # the application's start, until it is known what follows
@@ -145,6 +144,8 @@ class Cared(LoopWaits):
         """The head as the application has described it: hooks may change it."""
         message = self._start
         assert message is not None
+        if self._headers is not None:  # asked for before there was a head: they were nobody's
+            del self._headers
         self._status = check_status(message.get("status"))
         headers = message.get("headers", ())
         try:
@@ -158,6 +159,8 @@ class Cared(LoopWaits):
         self.phase = CARED
         self.request = request_of(self.scope, self.root[0])
         self._take_start()
+        if self.outer is not None:
+            self.outer.is_carried_by(self)
         if self._commit_hooks:
             self._committing = True
             try:
@@ -179,8 +182,6 @@ class Cared(LoopWaits):
             pairs, self.options, self._status, self._body, foreign=True, default_type=None, coding=coding
         )
         self._head = (self._status, pairs)
-        if self.outer is not None:
-            self.outer.is_carried_by(self)
         if http10 == "reject" and self.request.version < (1, 1):
             self._drop()
             await plain_answer(self.server_send, 505, "This response needs HTTP/1.1 or later.\n")
@@ -258,8 +259,8 @@ class Cared(LoopWaits):
             try:
                 await self.server_send(body_message(chunk, more=more))
             except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
-                self._connected = False
-                raise ClientDisconnected from error
+                self._gone(error)
+                return
             finally:
                 self._busy = False
         self._sent += len(chunk)
@@ -273,8 +274,8 @@ class Cared(LoopWaits):
         try:
             await self.server_send({"type": "http.response.body", "body": chunk, "more_body": True})
         except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
-            self._connected = False
-            raise ClientDisconnected from error
+            self._gone(error)
+            return len(chunk)
         finally:
             self._busy = False
         size = len(chunk)
@@ -284,6 +285,12 @@ class Cared(LoopWaits):
         if not turns % TURNS:
             await asyncio.sleep(0)
         return size
+
+    def _gone(self, error: OSError) -> None:
+        """The server says that the client is gone: whoever writes is told, unless it does not mind."""
+        self._connected = False
+        if not self.ignore_disconnect:
+            raise ClientDisconnected from error
 
     async def _send_spool(self) -> None:
         spool, head = self.spool, self._head

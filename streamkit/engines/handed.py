@@ -9,12 +9,13 @@ the commit that it has not called, for whatever is answered in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..core.base import BaseStream
 from ..core.hooks import Hook
 from ..core.stream import AsyncResponseStream, ResponseStream
+from .ending import log_error
 
 
 class Handed:
@@ -36,6 +37,14 @@ class Handed:
 def came_to_nothing(stream: BaseStream) -> bool:
     """Whether it has ended before there was a head, so that something else may be answered."""
     return stream._head is None and stream.closed
+
+
+async def logged(stream: BaseStream, result: Awaitable[Any]) -> None:
+    """Await a hook that came after its moment, for whose error nobody waits."""
+    try:
+        await result
+    except Exception as fault:
+        log_error(stream, "a hook that was added late failed", fault)
 
 
 class Handing(BaseStream):

@@ -119,11 +119,12 @@ class Loops:
     first request on it and whenever a stream is committed.
     """
 
-    __slots__ = ("_end", "is_running", "loop")
+    __slots__ = ("_end", "_then", "is_running", "loop")
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.is_running: Callable[[], bool] = lambda: False  # whether the noted loop still runs
+        self._then: Callable[[], None] = lambda: None
 
     def note(self) -> None:
         """Note the running loop; `EngineUnavailable` on trio, which has none of asyncio's."""
@@ -137,8 +138,9 @@ class Loops:
         self.is_running = self.loop.is_running
 
     async def note_until_end(self, then: Callable[[], None]) -> None:
-        """Note the running loop, and call `then` when it shuts down."""
+        """Note the running loop, and call `then` when it shuts down, or is found closed."""
         self.note()
+        self._then = then
         # A loop that shuts down closes the asynchronous generators that were begun on it.
         self._end = _at_end(then)
         await self._end.__anext__()
@@ -158,7 +160,11 @@ class Loops:
             told = getattr(asgiref.SyncToAsync.threadlocal, "main_event_loop", None)
             if told is not None and told.is_running():
                 return told  # type: ignore[no-any-return]
-        return self.loop if self.is_running() else None
+        if self.is_running():
+            return self.loop
+        if self.loop is not None and self.loop.is_closed():
+            self._then()  # it was closed without a shutdown: the next request is the first on another
+        return None
 
 
 async def _at_end(then: Callable[[], None]) -> AsyncGenerator[None, None]:

@@ -5,6 +5,7 @@ Rule: nothing here waits, and nothing is kept: each answer is the other stream's
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from ..core.base import BaseStream
@@ -45,6 +46,9 @@ class Mirror(BaseStream):
     def content_type(self) -> str:
         return self._origin.content_type
 
+    def _is_stale(self, etag: str | None, last_modified: datetime | None, weak: bool) -> bool:
+        return self._origin._is_stale(etag, last_modified, weak)
+
     # -- what has happened
 
     @property
@@ -73,6 +77,10 @@ class Mirror(BaseStream):
     @property
     def at_line_start(self) -> bool:
         return self._origin.at_line_start
+
+    @property
+    def tail(self) -> bytes:
+        return self._origin.tail
 
     @property
     def ignore_disconnect(self) -> bool:

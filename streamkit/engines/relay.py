@@ -116,6 +116,10 @@ class Relay(Cared):
         if self.phase == CARRYING and kind == "http.response.body":
             return self._send_carried(message)
         if self.phase == CARRIED and kind == "http.response.start":
+            if self._carrier() is None:  # another answer takes its place
+                self._take_back()
+                self.phase = NEW
+                return self.send(message)
             self.phase = CARRYING
             return self.server_send(self._without_strangers(message))
         if self.phase == OWN:  # written by our own stream: theirs is dropped

@@ -6,8 +6,7 @@
 
 `ScopeStream` stands in the scope of every request. Its `send` is the application's `send`, and
 itself the application's `receive`, so that a request which does not stream costs one object.
-Streams that the application makes with messages of its own are completed here on their way:
-head, HTTP/1.0, HEAD, leave, error.
+What becomes of messages of the application's own stands in `relay` and `cared`.
 
 Rule: until something touches it, it holds a few references and looks at each message once.
 """
@@ -50,7 +49,7 @@ from .ending import (
     run_commit_hooks,
     settle_async,
 )
-from .handed import came_to_nothing
+from .handed import came_to_nothing, logged
 from .messages import (
     body_message,
     close_after_error,
@@ -290,7 +289,7 @@ class ScopeStream(Relay):
         for hook in hooks:
             result = hook(self, *details)
             if asyncio.iscoroutine(result):
-                keep(asyncio.get_running_loop().create_task(result))
+                keep(asyncio.get_running_loop().create_task(logged(self, result)))
 
     @property
     def sync(self) -> ResponseStream:

@@ -16,12 +16,12 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
 
-from ..core.headers import Headers
 from ..core.hooks import Hook, check_hook
 from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import ClientDisconnected, StreamError
-from ..types import Chunk, Outcome
+from ..types import Chunk
 from .loop import loop_of_this_thread
+from .mirror import Mirror
 from .pool import pool
 from .thread import NOT_IN_HOOK
 
@@ -37,17 +37,16 @@ class _Hooking(threading.local):
 _hooking = _Hooking()
 
 
-class Twin(ResponseStream):
+class Twin(Mirror, ResponseStream):
     """Everything is the other stream's; only the waiting is done here."""
 
+    _origin: AsyncResponseStream
+
     def __init__(self, origin: AsyncResponseStream, loop: asyncio.AbstractEventLoop) -> None:
-        self._origin = origin
+        self._stand_for(origin)
         self._loop = loop
         if not origin._senders:
             origin._senders = set()
-        self.response = origin.response
-        self.options = origin.options
-        self.request = origin.request
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         if loop_of_this_thread() is self._loop:
@@ -98,23 +97,6 @@ class Twin(ResponseStream):
     def wait_finished(self, timeout: float | None = None) -> bool:
         return self._wait_for(self._origin.wait_finished(timeout))
 
-    # -- the head
-
-    @property
-    def status(self) -> int:
-        return self._origin.status
-
-    @status.setter
-    def status(self, status: int) -> None:
-        self._origin.status = status
-
-    @property
-    def headers(self) -> Headers:
-        return self._origin.headers
-
-    def set_cookie(self, key: str, value: str = "", **attributes: Any) -> None:
-        self._origin.set_cookie(key, value, **attributes)
-
     def stale(
         self, *, etag: str | None = None, last_modified: datetime | None = None, weak: bool = False
     ) -> bool:
@@ -125,47 +107,6 @@ class Twin(ResponseStream):
             return False
 
         return self._send(stale())
-
-    @property
-    def content_type(self) -> str:
-        return self._origin.content_type
-
-    # -- what has happened
-
-    @property
-    def committed(self) -> bool:
-        return self._origin.committed
-
-    @property
-    def closed(self) -> bool:
-        return self._origin.closed
-
-    @property
-    def connected(self) -> bool:
-        return self._origin.connected
-
-    @property
-    def outcome(self) -> Outcome | None:
-        return self._origin.outcome
-
-    @property
-    def bytes_sent(self) -> int:
-        return self._origin.bytes_sent
-
-    def tell(self) -> int:
-        return self._origin.tell()
-
-    @property
-    def at_line_start(self) -> bool:
-        return self._origin.at_line_start
-
-    @property
-    def ignore_disconnect(self) -> bool:
-        return self._origin.ignore_disconnect
-
-    @ignore_disconnect.setter
-    def ignore_disconnect(self, ignore: bool) -> None:
-        self._origin.ignore_disconnect = ignore
 
     # -- hooks: synchronous code, so they run on a worker thread and get this twin
 
@@ -199,9 +140,6 @@ class Twin(ResponseStream):
             return on_worker(lambda: hook(self, *details))
 
         return carried
-
-    def __repr__(self) -> str:
-        return f"<sync twin of {self._origin!r}>"
 
 
 async def on_worker(call: Callable[[], Result]) -> Result:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..core.base import BaseStream
 from ..core.framing import Body
+from ..core.hooks import Hook
 from ..errors import ApplicationFailed, TooManyStreams
 from ..types import Environ, WSGIApp
 from .clock import thread_clock
@@ -36,8 +37,25 @@ class AppStream(ThreadStream):
 
     def is_carried_by(self, stream: BaseStream) -> None:
         """A description is served inside: its stream is the response's."""
-        self._pass_hooks_to(stream)
+        self.hand_hooks()
         self.request_stream.is_carried_by(stream)
+
+    def hand_hooks(self) -> None:
+        """Somebody else carries this response: the request's stream tells that one's moments."""
+        self._pass_hooks_to(self.request_stream)
+        self.__dict__.pop("_error_hooks", None)
+
+    def on_commit(self, hook: Hook) -> Hook:
+        carried = self.request_stream._carrier() is not None
+        return self.request_stream.on_commit(hook) if carried else super().on_commit(hook)
+
+    def on_error(self, hook: Hook) -> Hook:
+        carried = self.request_stream._carrier() is not None
+        return self.request_stream.on_error(hook) if carried else super().on_error(hook)
+
+    def on_finish(self, hook: Hook) -> Hook:
+        carried = self.request_stream._carrier() is not None
+        return self.request_stream.on_finish(hook) if carried else super().on_finish(hook)
 
     def _fix_head_here(self) -> None:
         try:

@@ -21,8 +21,10 @@ from ..core.commit import State, after
 from ..core.compression import Coder, coder_for
 from ..core.framing import Body, Request, frame
 from ..core.headers import finished, is_streaming, value_of
+from ..core.hooks import Hook
 from ..core.marking import USED, unmarked
 from ..core.request import Fields, fields_of
+from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import (
     ClientDisconnected,
     EngineUnavailable,
@@ -39,6 +41,7 @@ from .care import look_at_request
 from .clock import thread_clock
 from .coded import coded_write
 from .ending import fail, outcome_of, settle
+from .handed import Handing, came_to_nothing
 from .line import Line, line_of
 from .registry import check_room
 from .spool import Spool
@@ -55,7 +58,7 @@ _NO_WRITE = (
 _CLAIM = threading.Lock()  # held for the few instructions in which one thread becomes the one that commits
 
 
-class RequestStream(ThreadWaits):
+class RequestStream(Handing, ThreadWaits):
     """`environ["streamkit.stream"]`: the response stream of this request, made on first use."""
 
     # What every request needs is in slots: on CPython 3.11 a default on the class makes an
@@ -63,7 +66,6 @@ class RequestStream(ThreadWaits):
     __slots__ = ("app_headers", "app_status", "environ", "options", "plain", "start_response")
 
     passing: BaseStream | None = None  # the stream of the iterable that the application returned
-    carried: BaseStream | None = None  # the stream of a description served inside
     imperative = True
     outer: Any = None  # the stream of a wrap around this one
     refused: TooManyStreams | None = None  # it found all streams taken
@@ -97,8 +99,11 @@ class RequestStream(ThreadWaits):
         """PEP 3333's `start_response`: kept until it is known whether this is a stream."""
         if exc_info is not None or self.app_status is not None:
             self._start_for(exc_info)
-        if USED:  # some layer may have kept a marked head, and send it again now
-            headers = unmarked(headers)
+        if USED and isinstance(headers, (list, tuple)):
+            try:  # some layer may have kept a marked head, and send it again now
+                headers = unmarked(headers)
+            except (TypeError, ValueError, AttributeError):
+                pass  # no list of pairs: refused when it is looked at
         self.app_status = status
         self.app_headers = headers
         return self
@@ -143,8 +148,9 @@ class RequestStream(ThreadWaits):
         if value_of(headers, "content-length") is not None and not is_streaming(headers):
             return self.release()
         self._prepare()
-        body = frame(self.request, int(status[:3]), endless=True, http10=self.options.http10)
+        status, headers = self._hooked(status, headers)
         code = int(status[:3])
+        body = frame(self.request, code, endless=True, http10=self.options.http10)
         coding = self._choose_coding(headers, code, body) if self.options.compress else None
         head = finished(headers, self.options, code, body, foreign=True, default_type=None, coding=coding)
         write = self.release((status, head))
@@ -152,6 +158,29 @@ class RequestStream(ThreadWaits):
             return write
         self._coder = coder_for(self._coding, endless=True)
         return None if write is None else coded_write(write, self._coder)
+
+    def _hooked(self, status: str, headers: WSGIHeaders) -> tuple[str, WSGIHeaders]:
+        """The application's own head, after the hooks of the commit."""
+        if self.carried is not None and came_to_nothing(self.carried):
+            self._take_back()
+        if not self._commit_hooks:
+            return status, headers
+        self._status, self._pairs = int(status[:3]), headers
+        if self._headers is not None:  # asked for before there was a head: they were nobody's
+            del self._headers
+        turn = threading.Lock()
+        turn.acquire()
+        self._committing, self._committer = turn, threading.get_ident()
+        try:
+            self._call_commit_hooks()
+        finally:
+            self._hooks_returned(turn)
+        if self._status != int(status[:3]):
+            status = status_line(self._status)
+        if self._headers is not None:
+            self._headers.freeze()
+            headers = list(self._headers)
+        return status, headers
 
     def release(self, head: tuple[str, WSGIHeaders] | None = None) -> Write | None:
         """Hand the application's answer (or `head` in its place) to the server."""
@@ -218,17 +247,27 @@ class RequestStream(ThreadWaits):
 
     def _commit_after_hooks(self, turn: threading.Lock) -> None:
         try:
-            while hooks := self._taken("commit"):
-                for hook in hooks:
-                    hook(self)
+            if self.carried is not None and came_to_nothing(self.carried):
+                self._take_back()
+            if self.outer is not None and self.carried is None and self._foreign_write is None:
+                self.outer.is_carried_by(self)
+            self._call_commit_hooks()
             self._lock = threading.Lock()
             with self._lock:  # whoever sees the head waits until it is out
                 self._begin()
         finally:
-            with _CLAIM:
-                self._committing = self._committer = None
-            turn.release()
+            self._hooks_returned(turn)
         reached(self, "_when_committed")
+
+    def _call_commit_hooks(self) -> None:
+        while hooks := self._taken("commit"):
+            for hook in hooks:
+                hook(self)
+
+    def _hooks_returned(self, turn: threading.Lock) -> None:
+        with _CLAIM:
+            self._committing = self._committer = None
+        turn.release()
 
     def _begin(self) -> None:
         if self.options.engine == "greenlet":
@@ -365,7 +404,33 @@ class RequestStream(ThreadWaits):
     def is_carried_by(self, stream: BaseStream) -> None:
         """A description is served inside: its stream is the response's."""
         self.plain = False
+        if self.carried is not None and came_to_nothing(self.carried):
+            self._take_back()
         self.carried = stream
-        self._pass_hooks_to(stream)
+        self.hand_hooks_to(stream)
         if self.outer is not None:
             self.outer.is_carried_by(stream)
+
+    def hand_hooks_to(self, stream: BaseStream) -> None:
+        """Whoever waits for the moments of this response is told by the stream that carries it."""
+        face = self._face_of(stream)
+        self._hand_commit_hooks_to(face)
+        for error_hook in self._error_hooks or ():
+            face.on_error(error_hook)
+        for finish_hook in self._taken("finish"):
+            face.on_finish(finish_hook)
+
+    def _carrier(self) -> BaseStream | None:
+        return self.passing or super()._carrier()
+
+    def _face_of(self, stream: BaseStream) -> ResponseStream:
+        if isinstance(stream, AsyncResponseStream):
+            return stream.sync  # its hooks run on workers, and need not be awaited
+        assert isinstance(stream, ResponseStream)
+        return stream
+
+    def on_finish(self, hook: Hook) -> Hook:
+        carrier = self._carrier()
+        if carrier is None:
+            return super().on_finish(hook)
+        return self._face_of(carrier).on_finish(hook)

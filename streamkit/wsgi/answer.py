@@ -25,6 +25,7 @@ from ..engines.ending import (
     outcome_of,
     settle,
 )
+from ..engines.waits import reached
 from ..engines.write import Answer, RequestStream
 from ..errors import (
     ApplicationFailed,
@@ -75,7 +76,7 @@ def _passed_on(stream: RequestStream, body: Any) -> Iterable[bytes]:
     answer, environ = stream.answer, stream.environ
     assert environ is not None
     if stream.carried is not None and stream.carried._head is None:
-        stream.carried = None  # a description that came to nothing: what was returned instead is the response
+        stream._take_back()  # a description that came to nothing: what was returned instead is the response
     if stream.early is not None or stream._foreign_write is not None:
         rest = body if stream.early is None else _Joined(stream.early, body)
         return rest if stream._coder is None else CodedRest(rest, stream._coder)
@@ -135,7 +136,11 @@ def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[by
     if stream._state is State.STARTED and error is not None:
         stream.environ = None
         stream._failed = True
-        settle(stream, "failed")
+        if stream.carried is None or stream.carried.outcome is None:
+            settle(stream, "failed")
+        elif stream._claim("failed"):  # that of the description has told the hooks
+            reached(stream, "_when_committed")
+            reached(stream, "_when_finished")
         if stream.refused is not None:
             return too_many(stream.start_response, stream.refused, stream.request.method)
         raise error

@@ -23,7 +23,8 @@ from .whole import carry_app
 
 # A type of body; where the head had its Content-Type, which, and where the name of its Content-Length.
 _Whole: TypeAlias = "tuple[type, int, tuple[str, str] | None, int, str]"
-_NOT_PAIRS = (LookupError, TypeError)  # of a head that is empty, or no list of pairs: `answered` says so
+# Of a head that is empty, or no list of pairs: `answered` says what was wanted.
+_NOT_PAIRS = (LookupError, TypeError, ValueError, AttributeError)
 
 
 class StreamingMiddleware:

@@ -11,11 +11,12 @@ from contextvars import copy_context
 from ..core.framing import Request
 from ..core.request import KEY, fields_of
 from ..engines.bodies import started
-from ..engines.ending import WSGI_LOG, needs_settling, settle
+from ..engines.ending import WSGI_LOG, settle
 from ..engines.line import line_of
+from ..engines.waits import reached
 from ..engines.wholeapp import AppStream
 from ..engines.write import RequestStream
-from ..types import Environ, WSGIApp
+from ..types import Environ, Outcome, WSGIApp
 from .answer import answered, close_foreign, concluded
 
 
@@ -34,9 +35,21 @@ def carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterable
             close_foreign(stream, on_worker.returned[0])
         return concluded(stream, stream.refused)
     if on_worker.returned is None:
+        carried = on_worker.carried
+        if on_worker._head is None and carried is not None and carried.outcome is not None:
+            _claimed(on_worker, "failed")  # the description has told the hooks
+            on_worker.raise_error()
         on_worker._line = line_of(environ)
         return started(on_worker, on_worker, stream.start_response, None)
     environ[KEY] = stream
-    if needs_settling(on_worker) and on_worker.carried is None:
-        settle(on_worker, "finished")
+    if on_worker.carried is None:
+        on_worker.hand_hooks()
+        _claimed(on_worker, "finished")
     return answered(stream, on_worker.returned[0])
+
+
+def _claimed(on_worker: AppStream, outcome: Outcome) -> None:
+    """Set the outcome of a stream whose hooks are another's."""
+    if on_worker._claim(outcome):
+        reached(on_worker, "_when_committed")
+        reached(on_worker, "_when_finished")
