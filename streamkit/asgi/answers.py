@@ -12,24 +12,13 @@ from ..core.context import inherited
 from ..core.producers import Kind
 from ..core.response import StreamingResponse
 from ..engines import task, thread
-from ..engines.ending import (
-    needs_settling,
-    settle,
-    settle_async,
-)
-from ..engines.messages import (
-    body_message,
-    encoded,
-    plain_answer,
-    too_many,
-)
+from ..engines.ending import needs_settling, settle, settle_async
+from ..engines.messages import body_message, encoded, plain_answer, too_many
 from ..engines.pull import AsyncPull
 from ..engines.task import TaskStream
 from ..engines.thread import ThreadStream
 from ..engines.twin import on_worker
-from ..errors import (
-    TooManyStreams,
-)
+from ..errors import TooManyStreams
 from ..types import Outcome, Send
 
 ChannelStream: TypeAlias = "ThreadStream | TaskStream"

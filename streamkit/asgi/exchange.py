@@ -18,13 +18,7 @@ from ..core.response import StreamingResponse
 from ..engines import task, thread
 from ..engines.clock import loop_clock, thread_clock
 from ..engines.coded import CodedSend
-from ..engines.ending import (
-    ASGI_LOG,
-    forget,
-    linger_async,
-    needs_settling,
-    outcome_of,
-)
+from ..engines.ending import ASGI_LOG, forget, linger_async, needs_settling, outcome_of
 from ..engines.faces import faced
 from ..engines.hints import hints_of_scope
 from ..engines.inbox import Inbox
@@ -47,12 +41,7 @@ from ..engines.spool import Spool
 from ..engines.task import TaskStream
 from ..engines.thread import ThreadStream
 from ..engines.waits import reached
-from ..errors import (
-    BufferLimitExceeded,
-    ClientDisconnected,
-    ProtocolViolation,
-    TooManyStreams,
-)
+from ..errors import BufferLimitExceeded, ClientDisconnected, ProtocolViolation, TooManyStreams
 from ..options import Options
 from ..types import EngineName, Outcome, Receive, Scope, Send
 from ..unbuffer.marker import UnmarkedSend, marked

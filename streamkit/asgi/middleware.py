@@ -14,10 +14,7 @@ from ..engines.loop import Loops
 from ..engines.phases import NEW, OVER
 from ..engines.registry import shutdown_async, signals
 from ..engines.send import ScopeStream
-from ..errors import (
-    NotAnApplication,
-    ProtocolViolation,
-)
+from ..errors import NotAnApplication, ProtocolViolation
 from ..options import Options
 from ..types import ASGIApp, Message, Receive, Scope, Send
 from ..unbuffer.stripping import stripped

@@ -25,15 +25,10 @@ from ..core.stream import ResponseStream
 from ..errors import StreamEnded, StreamError
 from ..types import Chunk
 from .channel import Channel
-from .ending import (
-    fail_async,
-    log_error,
-    raisable,
-    report_async,
-    run_commit_hooks,
-)
+from .ending import fail_async, log_error, raisable, report_async, run_commit_hooks
 from .faces import faced
 from .gather import LoopGather
+from .handed import logged
 from .reading import Wake, resolve
 from .ready import DONE, READY, ready
 from .thread import HOOK_FAILED, NOT_IN_HOOK, may_go_on
@@ -161,7 +156,7 @@ class LoopStream(Channel, LoopWaits):
         for hook in hooks:
             result = hook(self, *details)
             if asyncio.iscoroutine(result):
-                self._keep(result)
+                self._keep(logged(self, result))
 
     def _keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return keep(self._loop.create_task(coroutine))

@@ -18,17 +18,12 @@ from typing import Any
 
 from ..core.base import BaseStream
 from ..core.commit import State, after
-from ..core.compression import Coder, coder_for
-from ..core.framing import Body, Request, frame
-from ..core.headers import finished, is_streaming, value_of
+from ..core.framing import Body
 from ..core.hooks import Hook
-from ..core.marking import USED, unmarked
-from ..core.request import Fields, fields_of
 from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import (
     ClientDisconnected,
     EngineUnavailable,
-    ProtocolViolation,
     StreamAborted,
     StreamClosed,
     StreamEnded,
@@ -36,186 +31,24 @@ from ..errors import (
     TooManyStreams,
 )
 from ..syntax import status_line
-from ..types import Chunk, Environ, ExcInfo, StartResponse, Write, WSGIHeaders
+from ..types import Chunk
+from .answering import CLAIM, NO_WRITE, Answering
 from .care import look_at_request
 from .clock import thread_clock
 from .coded import coded_write
 from .ending import fail, outcome_of, settle
-from .handed import Handing, came_to_nothing
-from .line import Line, line_of
+from .handed import came_to_nothing
+from .line import line_of
 from .registry import check_room
 from .spool import Spool
 from .thread import HOOK_FAILED, NOT_IN_HOOK
-from .waits import ThreadWaits, reached
-
-Answer = tuple[str, WSGIHeaders, ExcInfo | None]
-
-_NO_WRITE = (
-    "this server's start_response returns no write(), so nothing can carry the stream while the "
-    "application is on the server's stack: use engine='thread', or return streamkit.stream(producer)"
-)
-
-_CLAIM = threading.Lock()  # held for the few instructions in which one thread becomes the one that commits
+from .waits import reached
 
 
-class RequestStream(Handing, ThreadWaits):
+class RequestStream(Answering):
     """`environ["streamkit.stream"]`: the response stream of this request, made on first use."""
 
-    # What every request needs is in slots: on CPython 3.11 a default on the class makes an
-    # attribute five times as slow.
-    __slots__ = ("app_headers", "app_status", "environ", "options", "plain", "start_response")
-
-    passing: BaseStream | None = None  # the stream of the iterable that the application returned
-    imperative = True
-    outer: Any = None  # the stream of a wrap around this one
-    refused: TooManyStreams | None = None  # it found all streams taken
-    server_error: BaseException | None = None  # what the server's write() raised
-    spool: Spool | None = None  # a whole body, for HTTP/1.0
-    early: list[bytes] | None = None  # written by the application where the server has no write()
-    _exc_info: ExcInfo | None = None  # of the application's answer
-    _server_write: Write | None = None
-    _server_started: bool = False
-    _foreign_write: Write | None = None
-    _coder: Coder | None = None  # compresses what goes through either `write`
-    _error: BaseException | None = None
-    _sent: int = 0
-    _committing: threading.Lock | None = None  # held until the head is out, by the thread of the hooks
-    _committer: int | None = None  # that thread
-    _direct: bool = False  # a chunk of bytes needs no further check
-    _lock: threading.Lock = threading.Lock()
-    _line: Line | None = None  # the connection, where the server hands it over
-    _busy: bool = False  # a chunk is on its way to the client
-
-    # Set by the middleware: an `__init__` would cost each request a call.
-    app_status: str | None  # what the application gave to start_response
-    app_headers: WSGIHeaders  # the same, once there is a status
-    plain: bool  # nothing has touched it: the application answers by itself
-    environ: Environ | None
-    start_response: StartResponse  # the server's
-
-    # -- the application's start_response
-
-    def start(self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None = None) -> Write:
-        """PEP 3333's `start_response`: kept until it is known whether this is a stream."""
-        if exc_info is not None or self.app_status is not None:
-            self._start_for(exc_info)
-        if USED and isinstance(headers, (list, tuple)):
-            try:  # some layer may have kept a marked head, and send it again now
-                headers = unmarked(headers)
-            except (TypeError, ValueError, AttributeError):
-                pass  # no list of pairs: refused when it is looked at
-        self.app_status = status
-        self.app_headers = headers
-        return self
-
-    @property
-    def answer(self) -> Answer | None:
-        """What the application gave to `start_response`."""
-        return None if self.app_status is None else (self.app_status, self.app_headers, self._exc_info)
-
-    def _start_for(self, exc_info: ExcInfo | None) -> None:
-        """A second call, or one for an error."""
-        self.plain, self._exc_info = False, exc_info
-        if self.app_status is None:
-            return
-        if exc_info is None:
-            raise ProtocolViolation(
-                "wanted one call of start_response, or exc_info with a further one; "
-                "got a second call without exc_info (PEP 3333)"
-            )
-        passing = self.passing
-        sent = passing is not None and passing._head is not None and passing._body is not Body.WHOLE
-        if sent or self.early is not None or self._foreign_write is not None:
-            # "if exc_info is provided and headers have been sent, it must raise" -- PEP 3333
-            raise exc_info[1].with_traceback(exc_info[2])
-
-    def __call__(self, chunk: bytes) -> None:
-        """PEP 3333's `write` for applications that use it: their head leaves with the first chunk."""
-        if self._foreign_write is None and self.early is None:
-            self.plain = False
-            self._foreign_write = self._release_foreign()
-            if self._foreign_write is None:
-                self.early = []
-        if self.early is not None:
-            self.early.append(chunk)
-        elif self._foreign_write is not None:
-            self._foreign_write(chunk)
-
-    def _release_foreign(self) -> Write | None:
-        """Start a body that the application writes by PEP 3333's own means: as a stream, if it is one."""
-        assert self.answer is not None
-        status, headers, _ = self.answer
-        if value_of(headers, "content-length") is not None and not is_streaming(headers):
-            return self.release()
-        self._prepare()
-        status, headers = self._hooked(status, headers)
-        code = int(status[:3])
-        body = frame(self.request, code, endless=True, http10=self.options.http10)
-        coding = self._choose_coding(headers, code, body) if self.options.compress else None
-        head = finished(headers, self.options, code, body, foreign=True, default_type=None, coding=coding)
-        write = self.release((status, head))
-        if self._coding is None:
-            return write
-        self._coder = coder_for(self._coding, endless=True)
-        return None if write is None else coded_write(write, self._coder)
-
-    def _hooked(self, status: str, headers: WSGIHeaders) -> tuple[str, WSGIHeaders]:
-        """The application's own head, after the hooks of the commit."""
-        if self.carried is not None and came_to_nothing(self.carried):
-            self._take_back()
-        if not self._commit_hooks:
-            return status, headers
-        self._status, self._pairs = int(status[:3]), headers
-        if self._headers is not None:  # asked for before there was a head: they were nobody's
-            del self._headers
-        turn = threading.Lock()
-        turn.acquire()
-        self._committing, self._committer = turn, threading.get_ident()
-        try:
-            self._call_commit_hooks()
-        finally:
-            self._hooks_returned(turn)
-        if self._status != int(status[:3]):
-            status = status_line(self._status)
-        if self._headers is not None:
-            self._headers.freeze()
-            headers = list(self._headers)
-        return status, headers
-
-    def release(self, head: tuple[str, WSGIHeaders] | None = None) -> Write | None:
-        """Hand the application's answer (or `head` in its place) to the server."""
-        assert self.answer is not None
-        status, headers, exc_info = self.answer
-        if head is not None:
-            status, headers = head
-        return self._start_server(status, headers, exc_info)
-
-    def _start_server(self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None) -> Write | None:
-        if self._server_started and exc_info is None:
-            unavailable = EngineUnavailable(_NO_WRITE)
-            exc_info = (EngineUnavailable, unavailable, None)
-        self._server_started = True
-        if exc_info is None:
-            return self.start_response(status, headers)
-        try:
-            return self.start_response(status, headers, exc_info)
-        finally:
-            exc_info = None
-
-    # -- the stream
-
-    def _prepare(self) -> None:
-        """First use: what a stream needs that a request which does not stream never does."""
-        if self.plain:
-            self.plain = False
-        if self.environ is not None and self.request is BaseStream.request:
-            self.request = Request.of_environ(self.environ)
-
-    def _asked(self) -> tuple[str, Fields]:
-        environ = self.environ
-        if environ is None:
-            return super()._asked()
-        return environ["REQUEST_METHOD"], fields_of(environ, encoding=True)
+    __slots__ = ()
 
     def _hooks(self, name: Any) -> Any:
         self.plain = False
@@ -227,7 +60,7 @@ class RequestStream(Handing, ThreadWaits):
         if self.environ is None:
             raise StreamClosed("this request is already answered: the application has returned")
         self._prepare()
-        with _CLAIM:
+        with CLAIM:
             committing = self._committing
             if committing is None:
                 if self.committed:  # by another thread, just now
@@ -259,16 +92,6 @@ class RequestStream(Handing, ThreadWaits):
             self._hooks_returned(turn)
         reached(self, "_when_committed")
 
-    def _call_commit_hooks(self) -> None:
-        while hooks := self._taken("commit"):
-            for hook in hooks:
-                hook(self)
-
-    def _hooks_returned(self, turn: threading.Lock) -> None:
-        with _CLAIM:
-            self._committing = self._committer = None
-        turn.release()
-
     def _begin(self) -> None:
         if self.options.engine == "greenlet":
             raise EngineUnavailable("this version has no greenlet engine yet: use engine='auto' or 'thread'")
@@ -288,7 +111,7 @@ class RequestStream(Handing, ThreadWaits):
         self._server_write = self._start_server(status_line(status), pairs, None)
         if self._server_write is None:
             self._head, self._state = None, State.STARTED
-            raise EngineUnavailable(_NO_WRITE)
+            raise EngineUnavailable(NO_WRITE)
         if self._body is not Body.STREAM:
             self._server_write(b"")  # the head is all there is: most servers send it with the first chunk
         if self._coding is not None:
@@ -361,7 +184,7 @@ class RequestStream(Handing, ThreadWaits):
         if self.spool is not None:
             self.spool.write(chunk)
         elif self._server_write is None:  # another thread's commit has failed
-            raise EngineUnavailable(_NO_WRITE)
+            raise EngineUnavailable(NO_WRITE)
         else:
             self._give(chunk)
         self._sent += len(chunk)

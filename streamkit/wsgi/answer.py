@@ -12,6 +12,7 @@ from ..core.base import BaseStream
 from ..core.commit import State
 from ..core.framing import Body
 from ..core.headers import IDENTITY, Pairs, is_streaming, value_of
+from ..engines.answering import Answer
 from ..engines.bodies import HeldBody, plain_answer, refuse, too_many
 from ..engines.coded import CodedRest
 from ..engines.ending import (
@@ -26,7 +27,7 @@ from ..engines.ending import (
     settle,
 )
 from ..engines.waits import reached
-from ..engines.write import Answer, RequestStream
+from ..engines.write import RequestStream
 from ..errors import (
     ApplicationFailed,
     BufferLimitExceeded,

@@ -14,6 +14,7 @@ from ..core.framing import Request, frame, has_body
 from ..core.headers import Pairs, is_streaming, value_of
 from ..core.request import fields_of
 from ..core.response import StreamingResponse
+from ..engines.answering import Answer
 from ..engines.bodies import discard, head_only, reject, started, too_many
 from ..engines.clock import thread_clock
 from ..engines.ending import WSGI_LOG
@@ -21,7 +22,7 @@ from ..engines.line import line_of
 from ..engines.pull import UNBOUNDED, Pull
 from ..engines.registry import check_room
 from ..engines.thread import ThreadStream
-from ..engines.write import Answer, RequestStream
+from ..engines.write import RequestStream
 from ..errors import ProtocolViolation, TooManyStreams
 from ..types import Environ
 

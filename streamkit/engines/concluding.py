@@ -1,0 +1,177 @@
+"""The end of a request under ASGI: the application has returned, or raised.
+
+Rule: whatever was begun gets the end that it deserves, and each error reaches somebody once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..core.commit import State
+from ..core.framing import Body
+from ..errors import ApplicationFailed, BufferLimitExceeded, ProtocolViolation, StreamEnded, TooManyStreams
+from .ending import (
+    ASGI_LOG,
+    fail_async,
+    finished,
+    forget,
+    is_end_of,
+    is_leave,
+    last_words,
+    linger_async,
+    log_error,
+    outcome_of,
+    settle_async,
+)
+from .messages import body_message, close_after_error, heard, plain_answer, too_many, uncancel
+from .phases import CARED, DROPPING, HELD, NEW, ORDER, OVER
+from .relay import Relay
+from .waits import reached
+
+
+class Concluding(Relay):
+    """What has to be done for a response when its application is through."""
+
+    __slots__ = ()
+
+    _refused: TooManyStreams | None = None  # it found all streams taken
+
+    async def _commit(self) -> None:
+        """Send the head of this stream's own."""
+        raise NotImplementedError
+
+    async def conclude(self, error: BaseException | None) -> None:
+        """The application has returned, or raised: end the response as that deserves."""
+        self._writer = None
+        if self._given_up:
+            await heard()
+        try:
+            for beside in self._beside:
+                await asyncio.wait([beside])
+            await self._conclude(error)
+        finally:
+            self.scope = None
+            if self._inbox is not None:
+                self._inbox.stop()
+            if self.spool is not None:
+                self.spool.close()
+
+    async def _conclude(self, error: BaseException | None) -> None:
+        if self._ending is not None and self._connected:
+            if isinstance(error, asyncio.CancelledError) and not self._cut_off:
+                raise error
+            if isinstance(error, asyncio.CancelledError):
+                uncancel()
+            elif error is not None and not is_end_of(self, error):
+                log_error(self, "the application failed at the end of its stream", error)
+            await self._conclude_early(self._ending)
+            return
+        if isinstance(error, asyncio.CancelledError):
+            if self._cut_off:
+                uncancel()
+            await settle_async(self, outcome_of(self))
+            if not self._cut_off:
+                raise error
+            return
+        if error is not None and not self._connected and (self._cut_off or is_leave(self, error)):
+            ASGI_LOG.debug("the client has left: %r", error)
+            forget(error)
+            await settle_async(self, outcome_of(self))
+            return
+        if error is None and self.spool is not None:
+            error = self.spool.exceeded
+        if error is None:
+            error = self._unfinished()
+        if self._head is None and self._state is not State.FINISHED:
+            await self._conclude_uncommitted(error)
+        elif self.phase in (OVER, DROPPING):  # what happened after a complete response is the application's
+            await settle_async(self, outcome_of(self))
+            if error is not None:
+                raise error
+        else:
+            await self._conclude_stream(error)
+
+    async def _conclude_early(self, ending: StreamEnded) -> None:
+        """Say the last words of a stream that was ended from outside, and end it as they allow."""
+        if self.phase == OVER:
+            await settle_async(self, outcome_of(self))
+            return
+        words, clean = last_words(self, ending)
+        if words and self._body is Body.STREAM:
+            try:
+                await self.server_send(body_message(words, more=True))
+            except OSError:  # "raise an OSError if the client is gone" -- ASGI 2.4
+                self._connected = False
+        self._lingers = bool(words) and not clean
+        self._end(None if clean else ending)
+        await self._finish("finish" if clean else "abort")
+        if not clean:
+            await linger_async(self)
+            await close_after_error(self.root[0])
+            raise ending
+
+    def _unfinished(self) -> BaseException | None:
+        """What an application that has returned left undone."""
+        if self._app_failed and not self.closed and self._body in (Body.STREAM, Body.WHOLE):
+            return ApplicationFailed(self._app_failed)
+        if self.phase == CARED and self._connected and not self._ended:
+            return ProtocolViolation(
+                "the application returned before the last http.response.body of its stream: wanted one "
+                "without more_body (ASGI, HTTP protocol)"
+            )
+        if self.phase in (NEW, HELD) and self._state is State.STARTED and self.carried is None:
+            return ProtocolViolation(
+                "the application returned without a response: "
+                f"wanted {ORDER[self.phase]} (ASGI, HTTP protocol)"
+            )
+        return None
+
+    async def _conclude_uncommitted(self, error: BaseException | None) -> None:
+        if self.carried is None:
+            self._failed = error is not None
+            await settle_async(self, outcome_of(self))
+            if self._refused is not None:
+                await too_many(self.server_send, self._refused)
+                return
+        elif self._claim(self.carried._outcome or outcome_of(self)):
+            reached(self, "_when_finished")
+            for hook in self._taken("finish"):
+                try:
+                    await finished(hook(self))
+                except Exception as fault:
+                    log_error(self, "an on_finish hook failed", fault)
+        if error is None:
+            error = self._error
+        if error is not None:
+            raise error
+
+    async def _conclude_stream(self, error: BaseException | None) -> None:
+        if self._head is None:
+            await self._commit()
+        if isinstance(error, BufferLimitExceeded):
+            await self._refuse(error)
+            return
+        if error is None and self._error is None and not self.closed:
+            error = self._shortfall()
+        if error is not None:
+            await fail_async(self, error, self._end)
+        await self._finish("finish" if self._error is None else "abort")
+        failure = self._error
+        if failure is not None:
+            await linger_async(self)
+            await close_after_error(self.root[0])
+            raise failure
+
+    async def _refuse(self, error: BufferLimitExceeded) -> None:
+        self._failed = True
+        ASGI_LOG.warning("answered 505: %s", error)
+        await plain_answer(
+            self.server_send, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n"
+        )
+        self._end(error)
+        await settle_async(self, "failed")
+
+    def _end(self, error: BaseException | None) -> None:
+        self._error = error
+        if self._state in (State.STARTED, State.COMMITTED):
+            self._state = State.FINISHED if error is None and self._head is not None else State.ABORTED
