@@ -17,20 +17,26 @@ WRAPPED = [pytest.param(name, id=name) for name in ("wsgi", "asgi")]
 
 @pytest.fixture
 def wrapped(pages: Pages) -> Pages:
-    if not pages.way.wrapped or pages.way.interface != "wsgi":
-        pytest.skip("the hooks of a request's own stream are passed on under WSGI")
+    if not pages.way.wrapped:
+        pytest.skip("only a wrapped app has a stream of the request's own")
     return pages
 
 
 def served(pages: Pages, prepare: Any, **wishes: Any) -> Any:
     templates = streamkit.Templates(pages.environment)
 
-    def app(environ: Any, start_response: Any) -> Any:
+    def wsgi_app(environ: Any, start_response: Any) -> Any:
         prepare(environ["streamkit.stream"])
         return templates.chunked("page.html", **wishes)(environ, start_response)
 
-    running = pages.servers.enter_context(WsgiServer(streamkit.wrap(app)))
-    return running.request()
+    async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+        prepare(scope["streamkit.stream"])
+        await templates.chunked("page.html", **wishes)(scope, receive, send)
+
+    server: Any = WsgiServer(streamkit.wrap(wsgi_app))
+    if pages.way.interface == "asgi":
+        server = AsgiServer(streamkit.wrap(asgi_app))
+    return pages.servers.enter_context(server).request()
 
 
 def test_hooks_of_the_commit_run_before_text_that_has_waited_is_sent(wrapped: Pages):
