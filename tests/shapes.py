@@ -29,6 +29,7 @@ import pytest
 from driving import WINDOW, Answer, App, AsgiServer, Sent, WsgiServer, until
 
 import streamkit
+from streamkit.errors import StreamKitError
 
 Run = Generator[Any, Any, None]
 Program = Callable[..., Run]
@@ -313,3 +314,11 @@ def serving(shape: Shape) -> Iterator[Serve]:
     assert serve.ended(), "a program was still running when its server was through with it"
     for failure in serve.failures:
         raise failure
+
+
+def refusal(call: Callable[[], object], kind: type[StreamKitError], *said: str) -> StreamKitError:
+    with pytest.raises(kind) as refused:
+        call()
+    message = str(refused.value)
+    assert all(words in message for words in said), f"{said} are not all in {message!r}"
+    return refused.value

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from driving import Answer, AsgiServer, WsgiServer
-from shapes import DESCRIBED, SYNC_FUNCTIONS, WITH_STREAM, Run, Serve, serving
+from shapes import DESCRIBED, SYNC_FUNCTIONS, WITH_STREAM, Run, Serve, refusal, serving
 
 import streamkit
 from streamkit.errors import (
@@ -39,14 +39,6 @@ def described(request: pytest.FixtureRequest) -> Iterator[Serve]:
 @pytest.fixture(params=SYNC_FUNCTIONS, ids=str)
 def synced(request: pytest.FixtureRequest) -> Iterator[Serve]:
     yield from serving(request.param)
-
-
-def refusal(call: Callable[[], object], kind: type[StreamKitError], *said: str) -> StreamKitError:
-    with pytest.raises(kind) as refused:
-        call()
-    message = str(refused.value)
-    assert all(words in message for words in said), f"{said} are not all in {message!r}"
-    return refused.value
 
 
 def some_app(environ: dict[str, Any], start_response: Any) -> list[bytes]:

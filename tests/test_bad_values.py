@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 from driving import PATIENCE, AsgiServer, WsgiServer
-from shapes import BUFFERED, DESCRIBED, SYNC_FUNCTIONS, Run, Serve, serving
+from shapes import BUFFERED, DESCRIBED, SYNC_FUNCTIONS, Run, Serve, refusal, serving
 
 import streamkit
-from streamkit.errors import HeaderError, OptionsError, StreamKitError
+from streamkit.errors import HeaderError, OptionsError
 
 INTERFACES = pytest.mark.parametrize("server", [WsgiServer, AsgiServer], ids=["wsgi", "asgi"])
 
@@ -37,13 +37,6 @@ def synced(request: pytest.FixtureRequest) -> Iterator[Serve]:
 @pytest.fixture(params=BUFFERED, ids=str)
 def buffered(request: pytest.FixtureRequest) -> Iterator[Serve]:
     yield from serving(request.param)
-
-
-def refusal(call: Callable[[], object], kind: type[StreamKitError], *said: str) -> None:
-    with pytest.raises(kind) as refused:
-        call()
-    message = str(refused.value)
-    assert all(words in message for words in said), f"{said} are not all in {message!r}"
 
 
 # -- what else describes a response

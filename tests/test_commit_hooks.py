@@ -88,18 +88,23 @@ def test_a_second_writer_hears_that_the_hooks_it_waited_for_have_failed(server: 
     assert "an on_commit hook failed while this write waited for it" in kinds[StreamError]
 
 
+def refuse_in_hook(stream: Any, word: str, seen: list[Any]) -> None:
+    """Have a hook of the commit say this to its stream, and note that it is refused."""
+
+    @stream.on_commit
+    def hook(stream: Any) -> None:
+        with pytest.raises(StreamError, match="may change the head, but not write the body") as refused:
+            getattr(stream, word)(*["no"][: word == "write"])
+        seen.append(refused.type)
+
+
 @SERVERS
 @pytest.mark.parametrize("word", ["write", "flush", "commit", "close"])
 def test_a_hook_of_the_commit_that_writes_is_refused_at_once(server: Any, word: str) -> None:
     seen: list[Any] = []
 
     def producer(stream: Any) -> None:
-        @stream.on_commit
-        def hook(stream: Any) -> None:
-            with pytest.raises(StreamError, match="may change the head, but not write the body") as refused:
-                getattr(stream, word)(*["no"][: word == "write"])
-            seen.append(refused.type)
-
+        refuse_in_hook(stream, word, seen)
         stream.write("x")
 
     with server(streamkit.stream(producer)) as serving:
@@ -250,12 +255,7 @@ def test_a_hook_of_the_environs_stream_that_writes_is_refused_at_once(word: str)
     seen: list[Any] = []
 
     def producer(stream: Any) -> None:
-        @stream.on_commit
-        def hook(stream: Any) -> None:
-            with pytest.raises(StreamError, match="may change the head, but not write the body") as refused:
-                getattr(stream, word)(*["no"][: word == "write"])
-            seen.append(refused.type)
-
+        refuse_in_hook(stream, word, seen)
         stream.write("x")
 
     with WsgiServer(imperative(producer)) as serving:

@@ -241,6 +241,20 @@ def test_hooks_on_the_scope_that_come_with_the_head_of_a_description_are_called(
     assert heard == [True]
 
 
+def test_a_late_hook_of_a_producer_on_the_loop_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def hook(told: Any) -> None:
+        raise Boom
+
+    async def producer(stream: Any) -> None:
+        await stream.write("made ")
+        stream.on_commit(hook)
+
+    with caplog.at_level(logging.ERROR, "streamkit"):
+        assert answer_of(streamkit.stream(producer), "asgi").body == b"made "
+        assert until(lambda: any(record.exc_info for record in caplog.records))
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [Boom]
+
+
 @pytest.mark.parametrize("maker", [function, async_function])
 def test_a_late_hook_that_fails_is_logged(maker: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -368,6 +368,15 @@ class BaseStream(Hooked):
         self._go_home()
         return True
 
+    def _gives_up(self, ending: StreamEnded) -> bool:
+        """Note that its client is as good as gone; False if that was known."""
+        if self._given_up:
+            return False
+        if self._ending is None:
+            self._ending = ending
+        self._given_up = True
+        return True
+
     def _go_home(self) -> None:
         """It is no longer one of the open streams."""
         home = self._home

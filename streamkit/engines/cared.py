@@ -335,11 +335,8 @@ class Cared(Handing, LoopWaits):
 
     def give_up(self, ending: StreamEnded) -> None:
         """The client takes nothing: it is as good as gone."""
-        if self._given_up:
+        if not self._gives_up(ending):
             return
-        if self._ending is None:
-            self._ending = ending
-        self._given_up = True
         ASGI_LOG.debug("%s", ending)
         self._connected = self._direct = False
         abort_transport(*self.root)

@@ -198,11 +198,8 @@ class Channel(Reading):
 
     def give_up(self, ending: StreamEnded) -> None:
         """The client takes nothing: it is as good as gone."""
-        if self._given_up:
+        if not self._gives_up(ending):
             return
-        if self._ending is None:
-            self._ending = ending
-        self._given_up = True
         log_of(self).debug("%s", ending)
         self.leave()
         if self._carrier is not None:

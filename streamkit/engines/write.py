@@ -169,11 +169,8 @@ class RequestStream(Answering):
 
     def give_up(self, ending: StreamEnded) -> None:
         """The client takes nothing: it is as good as gone."""
-        if self._given_up:
+        if not self._gives_up(ending):
             return
-        if self._ending is None:
-            self._ending = ending
-        self._given_up = True
         self._connected = self._direct = False
         if self._line is not None:
             self._line.cut()
