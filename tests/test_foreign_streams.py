@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from driving import PATIENCE, Answer, AsgiServer, WsgiServer, until
+from driving import PATIENCE, Answer, AsgiServer, WsgiServer, scope_of, until
 
 import streamkit
-from streamkit.errors import ClientDisconnected
+from streamkit.errors import ClientDisconnected, StreamEnded
 
 LOUD = ("WARNING", "ERROR", "CRITICAL")
 Parts = Callable[[], Iterator[bytes]]
@@ -282,3 +282,43 @@ def test_an_asgi_event_stream_is_one_whatever_the_letters_of_its_headers_names()
         assert until(lambda: answer.starts)  # though the app has sent no chunk
         assert answer.header("X-Accel-Buffering") == "no"
         answer.leave()
+
+
+def test_a_foreign_stream_that_was_ended_while_a_chunk_was_on_its_way_takes_no_further_one() -> None:
+    sent: list[Any] = []
+    refused: list[BaseException] = []
+
+    async def run() -> None:
+        told = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            async def listen() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                told.set()
+
+            listening = asyncio.create_task(listen())
+            headers = [(b"content-type", b"text/plain")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"a", "more_body": True})
+            try:
+                await send({"type": "http.response.body", "body": b"b", "more_body": True})
+            except StreamEnded as error:
+                refused.append(error)
+            await listening
+
+        async def receive() -> Any:
+            return await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message.get("body"))
+            if message.get("body") == b"a":
+                await asyncio.wait_for(told.wait(), PATIENCE)
+
+        wrapped = streamkit.wrap(app, kind="asgi", max_duration=0.05)
+        with pytest.raises(StreamEnded):
+            await asyncio.wait_for(wrapped(scope_of(), receive, send), PATIENCE)
+
+    asyncio.run(run())
+    assert len(refused) == 1
+    assert b"b" not in sent
