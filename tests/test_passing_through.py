@@ -5,14 +5,17 @@ Rule: what reaches the server is compared by identity, not by its looks.
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 from wsgiref.util import FileWrapper
 
 import pytest
-from driving import PATIENCE, AsgiServer, WsgiAnswer, WsgiServer, environ_of, until
+from driving import PATIENCE, AsgiServer, WsgiAnswer, WsgiServer, environ_of, scope_of, until
 
 import streamkit
 
@@ -143,3 +146,42 @@ def test_a_commit_alone_sends_an_empty_chunk_with_the_head(
         assert until(lambda: streams)
         streams[0].close()
         assert answer.finish().complete
+
+
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_an_ordinary_request_leaves_nothing_for_the_garbage_collector(interface: str, length: bool) -> None:
+    streams: list[weakref.ref[Any]] = []
+
+    def wsgi_app(environ: Any, start_response: Any) -> Any:
+        streams.append(weakref.ref(environ["streamkit.stream"]))
+        sized = [("Content-Length", "2")] if length else []
+        start_response("200 OK", [("Content-Type", "text/plain"), *sized])
+        return [b"ok"]
+
+    async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+        streams.append(weakref.ref(scope["streamkit.stream"]))
+        sized = [(b"content-length", b"2")] if length else []
+        headers = [(b"content-type", b"text/plain"), *sized]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def silent(message: Any = None) -> Any:
+        return None
+
+    wsgi, asgi = streamkit.wrap(wsgi_app, kind="wsgi"), streamkit.wrap(asgi_app, kind="asgi")
+
+    async def twice() -> None:
+        for _ in range(2):  # a head that is not known yet, and one that is
+            await asgi(scope_of(), silent, silent)
+
+    gc.disable()
+    try:
+        if interface == "asgi":
+            asyncio.run(twice())
+        else:
+            for _ in range(2):
+                list(wsgi(environ_of(), lambda *answer: None))
+        assert [stream() for stream in streams] == [None, None]
+    finally:
+        gc.enable()
