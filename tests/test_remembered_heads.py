@@ -204,3 +204,21 @@ def test_a_coding_that_only_begins_like_the_mark_goes_on() -> None:
     head = [LOW_HTML, (b"content-encoding", MARK.encode() + b"-2"), LOW_SIZED]
     answer = asgi_answers((head, WHOLE))[0]
     assert (answer.header("Content-Encoding"), answer.body) == (f"{MARK}-2", b"abc")
+
+
+def test_a_kept_head_with_the_mark_is_sent_without_it_after_an_ordinary_one_like_it() -> None:
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/described":  # from now on there are marks in this process
+            await streamkit.stream(["a"])(scope, receive, send)
+            return
+        kept = [*headers, (b"content-encoding", MARK.encode())] if scope["path"] == "/kept" else headers
+        await send({"type": "http.response.start", "status": 200, "headers": kept})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    with AsgiServer(streamkit.wrap(app, kind="asgi")) as server:
+        for path in ("/described", "/", "/kept"):
+            answer = server.request(path=path).finish()
+            assert answer.header("Content-Encoding") is None
+            assert answer.complete
