@@ -63,9 +63,11 @@ def check_cookie(key: object, value: object) -> None:
 
 def check_status(status: object) -> int:
     """The status code, if it is one (three digits, RFC 9110, section 15); else `HeaderError`."""
+    if type(status) is int and 100 <= status <= 999:
+        return status
     if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 999:
         raise HeaderError(f"wanted a status code from 100 to 999, got {status!r}")
-    return int(status)
+    return int(status)  # an `HTTPStatus`, or another kind of int
 
 
 def status_line(status: int) -> str:

@@ -16,7 +16,7 @@ from ..core.producers import Kind
 from ..core.request import KEY, NO_FIELDS, fields_of
 from ..core.response import StreamingResponse
 from ..engines import task, thread
-from ..engines.clock import loop_clock, thread_clock
+from ..engines.clock import Clock, loop_clock, thread_clock
 from ..engines.coded import CodedSend
 from ..engines.ending import ASGI_LOG, forget, linger_async, needs_settling, outcome_of
 from ..engines.faces import faced
@@ -35,6 +35,7 @@ from ..engines.messages import (
     uncancel,
 )
 from ..engines.pull import UNBOUNDED, AsyncPull
+from ..engines.ready import turn
 from ..engines.registry import check_room
 from ..engines.send import ScopeStream
 from ..engines.spool import Spool
@@ -69,8 +70,13 @@ def _reader(
     if pulled:
         stream = TaskStream(options, request, ASGI_LOG, response, UNBOUNDED)
         return stream, AsyncPull(stream)
-    stream = faced(TaskStream, response, asynchronous=True)(options, request, ASGI_LOG, response)
+    made = TaskStream if response.faces is None else faced(TaskStream, response, asynchronous=True)
+    stream = made(options, request, ASGI_LOG, response)
     return stream, stream
+
+
+def _clock_of(stream: ChannelStream) -> Clock:
+    return thread_clock if isinstance(stream, ThreadStream) else loop_clock(stream._loop)
 
 
 class Exchange:
@@ -83,12 +89,13 @@ class Exchange:
 
     stream: ChannelStream
     reader: Reader
-    inbox: Inbox
+    inbox: Inbox | None
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self.receive = receive
         self.send = send
         self.root = (send, receive)  # the server's own, below all layers
+        self.inbox = None
         self.producer: asyncio.Task[None] | None = None
         self.puller: asyncio.Task[Any] | None = None  # the request's own task, while it may be cut off
         self.task: asyncio.Task[Any] | None = None  # the same
@@ -103,7 +110,7 @@ class Exchange:
         if scope["type"] != "http":
             raise ProtocolViolation(f"a streamed response answers http requests, not {scope['type']!r}")
         outer = scope.get(KEY)
-        carrier = outer if isinstance(outer, ScopeStream) else None
+        carrier = outer if outer is not None and isinstance(outer, ScopeStream) else None
         if options is None:
             options = carrier.options if carrier is not None else _DEFAULTS
         response.begin()
@@ -128,20 +135,16 @@ class Exchange:
             or (response.kind.is_iterable and not has_body(response.status))
         ):
             return head_only(stream, response, self.send)
-        try:
-            check_room(stream, thread_clock if isinstance(stream, ThreadStream) else loop_clock(stream._loop))
-        except TooManyStreams as error:
-            return answer_503(stream, response, self.send, error)
+        if options.max_streams is not None:
+            try:
+                check_room(stream, _clock_of(stream))
+            except TooManyStreams as error:
+                return answer_503(stream, response, self.send, error)
         if carrier is not None:
             self.root = carrier.root
         if request.hangs and can_close(self.root[0]):
             stream.request = request._replace(hangs=False)
         stream._hints = hints_of_scope(scope, self.send, on_thread=isinstance(stream, ThreadStream))
-        # Of an inbox that is not the wrapped app's, nobody can ask what it was told.
-        if carrier is not None and self.receive is carrier:
-            self.inbox = carrier.inbox
-        else:
-            self.inbox = Inbox(self.receive, keeps=False)
         return None
 
     async def run(self, response: StreamingResponse, scope: Scope, options: Options | None) -> None:
@@ -153,14 +156,10 @@ class Exchange:
             return
         stream = self.stream
         if self.reader is not stream or isinstance(stream, ThreadStream):
-            self.inbox.watch(self._left)
+            self._watch()
         stream._carrier = self
-        if isinstance(stream, ThreadStream):
-            self.task = asyncio.current_task()
-            thread_clock.add(stream)
-        else:
-            self.task = asyncio.current_task(stream._loop)
-            loop_clock(stream._loop).add(stream)
+        self.task = asyncio.current_task(stream._loop if isinstance(stream, TaskStream) else None)
+        _clock_of(stream).add(stream)
         try:
             self._start()
             try:
@@ -196,7 +195,7 @@ class Exchange:
             forget(error)
         else:
             self._stop_watching()
-            await self._end(outcome_of(stream), ClientDisconnected())
+            await self._end(outcome_of(stream))
         finally:
             stream._carrier = None
 
@@ -239,10 +238,19 @@ class Exchange:
             self.cut_off = True
             self.puller.cancel()
 
+    def _watch(self) -> None:
+        """Be told when the client leaves."""
+        if isinstance(self.receive, ScopeStream):
+            self.inbox = self.receive.inbox
+        else:  # nobody can ask this one what it was told
+            self.inbox = Inbox(self.receive, keeps=False)
+        self.inbox.watch(self._left)
+
     def _stop_watching(self) -> None:
         self.puller = None
         self.stream._carrier = None
-        self.inbox.stop()
+        if self.inbox is not None:
+            self.inbox.stop()
 
     async def _open(self) -> bool:
         """Send the head when it is known; whether the body is to follow."""
@@ -251,9 +259,9 @@ class Exchange:
         assert response is not None
         if self.producer is not None:
             if not self.producer.done():
-                await asyncio.sleep(0)  # a producer that need not wait is over after this one turn
+                await turn()  # a producer that need not wait is over after this one
             if not stream._done:
-                self.inbox.watch(self._left)
+                self._watch()
         if stream._head is None and not await reader.wait_head_async(
             stream.options.commit_after_for(response.media_type)
         ):
@@ -302,8 +310,8 @@ class Exchange:
                 chunk = await reader.next_chunk_async()
             else:
                 # Not `next_chunk_async`: an idle stream would keep its frame.
-                while (turn := reader.until_next()) is not None:
-                    await turn
+                while (parked := reader.until_next()) is not None:
+                    await parked
                 chunk = reader.next_now()
             if chunk is None:
                 break
@@ -317,7 +325,7 @@ class Exchange:
             del chunk  # it may be long, and the next one far away
             for _ in range(gathering):
                 held = len(stream._chunks)
-                await asyncio.sleep(0)
+                await turn()
                 if len(stream._chunks) == held:
                     break
         if stream.connected:
@@ -350,11 +358,11 @@ class Exchange:
         except OSError as error:
             raise self._gone() from error
 
-    async def _end(self, outcome: Outcome, error: BaseException) -> None:
+    async def _end(self, outcome: Outcome, error: BaseException | None = None) -> None:
         """Bring the producer to its end, then tell whom it concerns."""
         stream = self.stream
         if isinstance(self.reader, AsyncPull):
-            await self.reader.close(error)
+            await self.reader.close(error or ClientDisconnected())
         if outcome != "finished" or (self.producer is not None and not self.producer.done()):
             await settle_either(stream, outcome)
         if self.producer is not None and not self.producer.done():
@@ -362,8 +370,10 @@ class Exchange:
         if needs_settling(stream):
             await settle_either(stream, outcome)
         elif stream._claim(outcome):
-            reached(stream, "_when_committed")
-            reached(stream, "_when_finished")
+            if stream._when_committed is not None:
+                reached(stream, "_when_committed")
+            if stream._when_finished is not None:
+                reached(stream, "_when_finished")
 
     async def _join(self) -> None:
         producer, stream = self.producer, self.stream

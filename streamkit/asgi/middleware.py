@@ -27,6 +27,9 @@ class StreamingMiddleware:
     `OptionsError` and `NotAnApplication`.
     """
 
+    # Whoever looks for layers asks for `__dict__`: from then on, what stands there is slow (CPython 3.11).
+    __slots__ = ("__dict__", "__weakref__", "_inner", "app", "loops", "options", "plain_head")
+
     def __init__(
         self, app: ASGIApp, options: Options | Mapping[str, Any] | None = None, **overrides: Any
     ) -> None:

@@ -37,6 +37,7 @@ from .headers import (
     STREAMING_TYPES,
     Headers,
     Pairs,
+    Shared,
     charset_of,
     finished,
     media_type_of,
@@ -256,6 +257,9 @@ class BaseStream(Hooked):
         if length is not None and body is Body.STREAM:
             self._limit = length
         pairs = self._pairs if headers is None else list(headers)
+        if type(pairs) is Shared and body is Body.STREAM and length is None and not self.options.compress:
+            self._head = (self._status, pairs.finished_with(self.options))
+            return
         default_type = None if self.foreign else DEFAULT_CONTENT_TYPE
         coding = None
         if self.options.compress and length is None:  # a declared length is that of the bytes as they are
@@ -332,9 +336,9 @@ class BaseStream(Hooked):
             raise self._ending
         if self._abort is not None:
             raise StreamClosed(f"cannot write to a closed stream: {self._abort}")
-        if self.closed and self._connected:
+        if (self._state in _OVER or self._outcome is not None) and self._connected:
             raise StreamClosed("cannot write to a closed stream")
-        if size and not has_body(self._status):
+        if size and self._status != 200 and not has_body(self._status):
             raise BodyNotAllowed(self._status)
 
     def _admits(self, size: int) -> bool:

@@ -53,6 +53,35 @@ _MUTATORS = (
 )  # fmt: skip
 
 
+class Shared(Pairs):
+    """A head that many responses have in common, and what `finished` made of it last."""
+
+    __slots__ = ("_last", "encoded", "media_type")
+    media_type: str  # in lower case, without parameters
+    encoded: list[tuple[bytes, bytes]] | None  # for whoever sends bytes
+
+    def __init__(self, pairs: Pairs) -> None:
+        super().__init__(pairs)
+        self.media_type = media_type_of(value_of(pairs, "content-type") or "text/plain")
+        self.encoded = None
+        self._last: tuple[Options, Shared] | None = None  # one value: threads ask at once
+
+    def finished_with(self, options: Options) -> Shared:
+        """What leaves, with these options, before a body that is streamed and has no length."""
+        last = self._last
+        if last is None or last[0] is not options:
+            self._last = last = (options, Shared(finished(self, options, 200, Body.STREAM)))
+        return last[1]
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise HeaderError(
+            "this head is shared by many responses: describe a response with headers of its own"
+        )
+
+    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+
+
 class Headers(WerkzeugHeaders):
     """Werkzeug's headers, which refuse what may not be sent, and freeze at the commit.
 

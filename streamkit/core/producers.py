@@ -45,10 +45,10 @@ def kind_of(producer: object) -> Kind:
     """Which of the four kinds this is; `ProducerError` if it is none."""
     if type(producer) is FunctionType:
         flags = producer.__code__.co_flags & _OTHER_FLAGS
-        if not flags:
-            return Kind.FUNCTION
         if flags == inspect.CO_COROUTINE:
             return Kind.COROUTINE_FUNCTION
+        if not flags:
+            return Kind.FUNCTION
     if isinstance(producer, (str, bytes, bytearray, memoryview)):
         raise ProducerError(
             f"{_WANTED}; got one {type(producer).__name__}, which would be sent a character at a time: "

@@ -19,7 +19,7 @@ from ..errors import AlreadyServed, EngineUnavailable, HeaderError, OptionsError
 from ..options import Options
 from ..syntax import check_status
 from ..types import EngineName, Environ, Producer, Receive, Scope, Send, StartResponse
-from .headers import STREAMING_TYPES, Headers, Items, Pairs, media_type_of, value_of
+from .headers import STREAMING_TYPES, Headers, Items, Pairs, Shared, media_type_of, value_of
 from .hooks import check_hook
 from .producers import Kind, check_takes_stream, is_one_shot, kind_of
 
@@ -208,7 +208,7 @@ _CHECKED: dict[str, Pairs] = {}  # content types seen before, checked once
 def _content_type_alone(content_type: str) -> Pairs:
     pairs = _CHECKED.get(content_type)
     if pairs is None:
-        pairs = list(Headers([("Content-Type", content_type)]))
+        pairs = Shared(list(Headers([("Content-Type", content_type)])))
         if len(_CHECKED) < 256:
             _CHECKED[content_type] = pairs
     return pairs
@@ -216,7 +216,10 @@ def _content_type_alone(content_type: str) -> Pairs:
 
 def _nature(headers: Pairs, kept: bool) -> tuple[str, bool]:
     """The media type without its parameters, and whether no end can be expected."""
-    media_type = media_type_of(value_of(headers, "content-type") or "text/plain")
+    if type(headers) is Shared:
+        media_type = headers.media_type
+    else:
+        media_type = media_type_of(value_of(headers, "content-type") or "text/plain")
     return media_type, kept or media_type in STREAMING_TYPES
 
 

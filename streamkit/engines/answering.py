@@ -72,11 +72,6 @@ class Answering(Handing, ThreadWaits):
         """PEP 3333's `start_response`: kept until it is known whether this is a stream."""
         if exc_info is not None or self.app_status is not None:
             self._start_for(exc_info)
-        if USED and isinstance(headers, (list, tuple)):
-            try:  # some layer may have kept a marked head, and send it again now
-                headers = unmarked(headers)
-            except (TypeError, ValueError, AttributeError):
-                pass  # no list of pairs: refused when it is looked at
         self.app_status = status
         self.app_headers = headers
         return self
@@ -84,7 +79,15 @@ class Answering(Handing, ThreadWaits):
     @property
     def answer(self) -> Answer | None:
         """What the application gave to `start_response`."""
-        return None if self.app_status is None else (self.app_status, self.app_headers, self._exc_info)
+        if self.app_status is None:
+            return None
+        headers = self.app_headers
+        if USED and isinstance(headers, (list, tuple)):
+            try:  # some layer may have kept a marked head, and send it again now
+                headers = unmarked(headers)
+            except (TypeError, ValueError, AttributeError):
+                pass  # no list of pairs: refused when it is looked at
+        return (self.app_status, headers, self._exc_info)
 
     def _start_for(self, exc_info: ExcInfo | None) -> None:
         """A second call, or one for an error."""

@@ -44,7 +44,7 @@ def started(
             raise ClientDisconnected
         if stream._body is Body.WHOLE:
             return _whole(stream, reader, start_response)
-        start_response(status_line(stream._head[0]), stream._head[1])
+        start_response(status_line(stream._head[0]), list(stream._head[1]))
         if stream.foreign and stream._body is not Body.STREAM:
             return _cut(stream, reader)
     except BaseException:
@@ -251,7 +251,7 @@ def head_only(
     """The head as for GET; the producer never runs."""
     _commit(stream)
     assert stream._head is not None
-    start_response(status_line(stream._head[0]), stream._head[1])
+    start_response(status_line(stream._head[0]), list(stream._head[1]))
     discard(stream, response)
     return iter((b"",))  # hypercorn wants a chunk, and no other server minds an empty one
 

@@ -42,15 +42,16 @@ class Channel(Reading):
     _line: Line | None = None  # the connection, where a WSGI server hands it over
     _hints: Hints | None = None  # sends 103 Early Hints, where the server can
     _pulling: bool = False  # its reader is in the producer
-    _committer: int | None = None  # the thread or task whose hooks run before the commit
 
     # -- the writer's side
 
     def _commit_now(self) -> None:
         """Fix the head and let the reader send it; the mutex is held."""
         self._fix_head_here()
-        self._wake_reader()
-        reached(self, "_when_committed")
+        if self._wake is not None:
+            self._wake_reader()
+        if self._when_committed is not None:
+            reached(self, "_when_committed")
 
     def _fix_head_here(self) -> None:
         self._fix_head()
@@ -64,7 +65,8 @@ class Channel(Reading):
         self._room -= size
         if self._limit is not None:
             self._accepted += size
-        self._wake_reader()
+        if self._wake is not None:
+            self._wake_reader()
 
     def _must_wait(self) -> bool:
         """Whether the writer waits for the reader; raises if it never will read. The mutex is held."""
@@ -95,7 +97,7 @@ class Channel(Reading):
         with self._mutex:
             if self._state is not State.COMMITTED:
                 return None
-            error = self._shortfall()
+            error = None if self._limit is None else self._shortfall()
             if error is None:
                 if words and self._connected:
                     self._chunks.append(words)  # however much is held: a close never waits
@@ -140,9 +142,12 @@ class Channel(Reading):
     def _finish(self) -> None:
         self._done = True
         self._direct = False
-        self._wake_reader()
-        self._wake_writers()
-        reached(self, "_when_committed")  # or it never will be
+        if self._wake is not None:
+            self._wake_reader()
+        if self._writers:
+            self._wake_writers()
+        if self._when_committed is not None:
+            reached(self, "_when_committed")  # or it never will be
 
     def refuse(self, error: StreamError) -> None:
         """The reader takes no more: every write raises `error` from now on."""

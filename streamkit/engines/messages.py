@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..core.framing import Request
-from ..core.headers import Pairs
+from ..core.headers import Pairs, Shared
 from ..errors import TooManyStreams
 from ..types import ASGIHeaders, Message, Receive, Scope, Send
 from .ending import ASGI_LOG
@@ -28,7 +28,11 @@ def uncancel() -> None:
 
 
 def encoded(pairs: Pairs) -> ASGIHeaders:
-    """Headers as ASGI wants them: lower-case names, and bytes."""
+    """Headers as ASGI wants them: lower-case names, and bytes; a list of its own, which layers may change."""
+    if type(pairs) is Shared:
+        if pairs.encoded is None:
+            pairs.encoded = [_encoded(pair) for pair in pairs]
+        return pairs.encoded.copy()
     return [_ENCODED.get(pair) or _encoded(pair) for pair in pairs]
 
 

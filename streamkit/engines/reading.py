@@ -39,8 +39,9 @@ class Reading(BaseStream):
     # What each chunk touches is in slots: on CPython 3.11 a default on the class makes an
     # attribute several times as slow. So is what each stream sets: else it has a dict.
     __slots__ = (
-        "_apart", "_body", "_carrier", "_chunks", "_direct", "_done", "_error", "_head", "_high_water",
-        "_home", "_log", "_mutex", "_outcome", "_pairs", "_room", "_state", "_status", "_tail",
+        "_abort", "_apart", "_body", "_carrier", "_charset", "_chunks", "_coding", "_committer", "_connected",
+        "_direct", "_done", "_ending", "_error", "_failed", "_failure", "_head", "_high_water", "_home",
+        "_limit", "_log", "_mutex", "_outcome", "_pairs", "_room", "_state", "_status", "_tail",
         "_taken_bytes", "_wake", "_watch", "_writers", "options", "request", "response",
     )  # fmt: skip
 
@@ -76,6 +77,11 @@ class Reading(BaseStream):
         self._error: BaseException | None = None  # what the reader has to raise at the end
         self._taken_bytes = 0
         self._tail = b"\n\n"
+        self._connected = True
+        self._abort = self._ending = self._failure = None
+        self._failed = False
+        self._limit = self._charset = self._coding = None
+        self._committer: int | None = None  # the thread or task whose hooks run before the commit
 
     @staticmethod
     def _new_mutex() -> threading.Lock:

@@ -1,38 +1,58 @@
 """Awaitables of what has happened already.
 
-Rule: they have no state of their own, so one of each is shared, by whoever awaits it on any loop.
+Rule: they have no state of their own, so one of each is shared by whoever awaits it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import types
 from collections.abc import Awaitable, Generator
-from typing import cast
+from typing import TypeAlias, cast
 
 
-class _Ready:
-    """What gives its size as soon as it is awaited, to whoever awaits it, on any loop."""
+class _Done:
+    """What is through as soon as it is awaited, on any loop."""
 
-    __slots__ = ("_size",)
+    __slots__ = ()
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def __await__(self) -> Generator[None, None, int]:
-        return self._size
-        yield  # type: ignore[unreachable]  # what makes it a generator; an empty `yield from` costs as much as all else
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield  # what makes it a generator; an empty `yield from` costs as much as all else
 
 
-READY: dict[int, _Ready] = {}
+@types.coroutine
+def turn() -> Generator[None, None, None]:
+    """One turn of the loop, for whoever else is ready; `asyncio.sleep(0)` makes a coroutine around this."""
+    yield
 
 
-def ready(size: int) -> _Ready:
-    """The awaitable of what needs no waiting; shared, because it has no state of its own."""
-    ready = READY.get(size)
-    if ready is None:
-        ready = _Ready(size)
-        if len(READY) < 4096:
-            READY[size] = ready
-    return ready
+DONE = cast("Awaitable[None]", _Done())
+
+# Futures that were resolved long ago, by their results: nothing is awaited in a third of the time.
+Ready: TypeAlias = "dict[int, asyncio.Future[int]]"
+_MOST_KEPT = 1024
+
+_latest: tuple[asyncio.AbstractEventLoop, Ready] | None = None  # a process has one loop, as a rule
 
 
-DONE = cast("Awaitable[None]", ready(0))  # an awaitable of what has happened already
+def ready_on(loop: asyncio.AbstractEventLoop) -> Ready:
+    """The resolved futures of this loop, for `ready`."""
+    global _latest
+    latest = _latest
+    if latest is not None and latest[0] is loop:
+        return latest[1]
+    made: Ready = {}
+    _latest = (loop, made)
+    return made
+
+
+def ready(size: int, kept: Ready, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
+    """A future of this loop that gives `size` at once."""
+    future = kept.get(size)
+    if future is None:
+        future = loop.create_future()
+        future.set_result(size)
+        if len(kept) < _MOST_KEPT:
+            kept[size] = future
+    return future

@@ -55,7 +55,7 @@ class Relay(Cared):
                     is_plain = headers[type_at] == content_type and headers[length_at][0] == length
                 except (LookupError, TypeError):
                     is_plain = False
-                if is_plain and not USED:
+                if is_plain and not (USED and len(headers) > 2 and _may_be_marked(headers)):
                     self.phase = PASSING
                     return self.server_send(message)
                 return self._begin(message)
@@ -181,6 +181,11 @@ async def _both(send: Send, start: Message | None, body: Message) -> None:
     assert start is not None
     await send(start)
     await send(body)
+
+
+def _may_be_marked(headers: Iterable[Any]) -> bool:
+    """Whether one of these is as long as `Content-Encoding`, which few are; `_begin` looks closer."""
+    return any(len(pair[0]) == 16 for pair in headers)
 
 
 def _unmarked(message: Message) -> Message:

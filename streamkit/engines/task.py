@@ -8,21 +8,25 @@ Rule: the twin of `thread`; only `await` differs.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import logging
 import sys
 import threading
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from ..core.base import BaseStream
 from ..core.commit import State
+from ..core.framing import Request
 from ..core.producers import Kind, check_returned
 from ..core.response import StreamingResponse
 from ..core.stream import ResponseStream
 from ..errors import StreamEnded, StreamError
+from ..options import Options
 from ..types import Chunk
 from .channel import Channel
 from .ending import fail_async, log_error, raisable, report_async, run_commit_hooks
@@ -30,14 +34,12 @@ from .faces import faced
 from .gather import LoopGather
 from .handed import logged
 from .reading import Wake, resolve
-from .ready import DONE, READY, ready
+from .ready import DONE, ready, ready_on
 from .thread import HOOK_FAILED, NOT_IN_HOOK, may_go_on
 from .twin import Twin
 from .waits import LoopWaits, future_of
 
 Result = TypeVar("Result")
-
-_NO_MUTEX = cast("threading.Lock", nullcontext(True))
 
 
 class LoopStream(Channel, LoopWaits):
@@ -173,13 +175,22 @@ class LoopStream(Channel, LoopWaits):
 class TaskStream(LoopStream):
     """Producer and reader on one loop: nothing is shared between threads."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._loop = asyncio.get_running_loop()
+    __slots__ = ("_loop", "_ready")
 
-    @staticmethod
-    def _new_mutex() -> threading.Lock:
-        return _NO_MUTEX
+    def __init__(
+        self,
+        options: Options,
+        request: Request,
+        log: logging.Logger,
+        response: StreamingResponse | None = None,
+        high_water: int | None = None,
+    ) -> None:
+        super().__init__(options, request, log, response, high_water)
+        self._loop = loop = asyncio.get_running_loop()
+        self._ready = ready_on(loop)
+
+    # Nobody else wants it, and of all that can stand in a `with` it costs least.
+    _new_mutex = staticmethod(cast("Callable[[], threading.Lock]", _thread.RLock))
 
     def end_soon(self, ending: StreamEnded) -> None:
         self.end_early(ending)  # its clock strikes on its own loop, to which it is bound
@@ -194,7 +205,7 @@ class TaskStream(LoopStream):
         return future
 
     def _wake_reader(self) -> None:
-        parked = cast("asyncio.Future[None] | None", self._wake)
+        parked: Any = self._wake  # a future: see `_park_on_loop`
         if parked is not None:
             self._wake = None
             if not parked.done():
@@ -213,10 +224,10 @@ class TaskStream(LoopStream):
             if self._wake is not None:
                 self._wake_reader()
             if room >= 0:
-                return READY.get(size) or ready(size)
+                return self._ready.get(size) or ready(size, self._ready, self._loop)
             return self._wait_for_room(size)
         if self._head is None and type(data) is bytes and data and self._commits_with(data):
-            return ready(len(data))
+            return ready(len(data), self._ready, self._loop)
         return self._write(data)
 
     def _commits_with(self, chunk: bytes) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from ..core.context import unchunked
 from ..core.headers import Pairs, is_streaming
+from ..core.marking import USED, unmarked
 from ..core.request import KEY
 from ..engines.registry import signals
 from ..engines.write import RequestStream
@@ -33,6 +34,11 @@ class StreamingMiddleware:
     `options` is an `Options` or a mapping; keyword arguments go over it. Raises
     `OptionsError` and `NotAnApplication`.
     """
+
+    # Whoever looks for layers asks for `__dict__`: from then on, what stands there is slow (CPython 3.11).
+    __slots__ = (
+        "__dict__", "__weakref__", "_app_on_worker", "_inner", "_plain_type", "_whole", "app", "options",
+    )  # fmt: skip
 
     def __init__(
         self, app: WSGIApp, options: Options | Mapping[str, Any] | None = None, **overrides: Any
@@ -76,6 +82,11 @@ class StreamingMiddleware:
                     plain = headers[0] == self._plain_type or self._is_plain(headers)
                 else:
                     plain = self._is_whole(headers, body)
+                if plain and USED:  # some layer may have kept a marked head, and send it again now
+                    for pair in headers:
+                        if len(pair[0]) == 16:  # as `Content-Encoding`, and few others
+                            headers = unmarked(headers)
+                            break
             except _NOT_PAIRS:
                 plain = False
             if plain:
