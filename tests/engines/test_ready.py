@@ -1,0 +1,75 @@
+"""What a write gives that need not wait: it can be awaited in every way, on every loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from driving import AsgiServer
+
+import streamkit
+
+SIZES = (1, 64, 64, 3)
+
+
+async def plainly(write: Callable[[bytes], Awaitable[int]]) -> list[int]:
+    return [await write(b"x" * size) for size in SIZES]
+
+
+async def gathered(write: Callable[[bytes], Awaitable[int]]) -> list[int]:
+    return list(await asyncio.gather(*(write(b"x" * size) for size in SIZES)))
+
+
+async def with_a_limit(write: Callable[[bytes], Awaitable[int]]) -> list[int]:
+    return [await asyncio.wait_for(write(b"x" * size), 20) for size in SIZES]
+
+
+async def as_a_future(write: Callable[[bytes], Awaitable[int]]) -> list[int]:
+    return [await asyncio.ensure_future(write(b"x" * size)) for size in SIZES]
+
+
+async def twice(write: Callable[[bytes], Awaitable[int]]) -> list[int]:
+    sizes = []
+    for size in SIZES:
+        written = write(b"x" * size)
+        sizes.append(await written)
+        if isinstance(written, asyncio.Future):
+            assert await written == size
+    return sizes
+
+
+@pytest.mark.parametrize("awaiting", [plainly, gathered, with_a_limit, as_a_future, twice])
+def test_a_write_is_awaited_as_any_awaitable_is(awaiting: Any) -> None:
+    async def producer(stream: Any) -> None:
+        assert await awaiting(stream.write) == list(SIZES)
+
+    for _ in range(2):  # each server has a loop of its own
+        with AsgiServer(streamkit.stream(producer)) as server:
+            assert server.request().rest() == b"x" * sum(SIZES)
+
+
+def test_two_loops_at_once_give_each_stream_what_its_own_loop_can_await() -> None:
+    async def producer(stream: Any) -> None:
+        for _ in range(50):
+            await asyncio.wait_for(stream.write(b"x" * 7), 20)
+            await asyncio.sleep(0)
+
+    app = streamkit.stream(producer)
+    with AsgiServer(app) as one, AsgiServer(app) as another:
+        answers = [server.request() for server in (one, another) * 4]
+        assert [answer.rest() for answer in answers] == [b"x" * 350] * 8
+
+
+def test_sizes_without_number_are_not_kept_for_ever() -> None:
+    from streamkit.engines.ready import ready, ready_on
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        kept = ready_on(loop)
+        for size in range(5000):
+            assert await ready(size, kept, loop) == size
+        return len(kept)
+
+    assert asyncio.run(main()) <= 1024
