@@ -15,14 +15,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from .errors import OptionsError
 from .syntax import check_name, check_value
 from .types import EngineName
-
-if TYPE_CHECKING:
-    from .core.base import BaseStream
 
 __all__ = ["Options"]
 
@@ -254,8 +251,8 @@ class Options:
     compress: bool | tuple[str, ...]
     completion: Mapping[str, Completion]
     on_failure: Literal["abort", "finish"]
-    on_error: Callable[[BaseStream, BaseException], object] | None
-    on_finish: Callable[[BaseStream], object] | None
+    on_error: Callable[..., object] | None  # of the stream and its error
+    on_finish: Callable[..., object] | None  # of the stream
     excluded_context: tuple[str, ...]
 
     def __init__(self, **given: Any) -> None:

@@ -5,13 +5,9 @@ Rule: names are those of PEP 3333 and of the ASGI specification; nothing here ru
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
-
-if TYPE_CHECKING:
-    from .core.stream import AsyncResponseStream, ResponseStream
+from typing import Any, Literal, Protocol, TypeAlias
 
 # WSGI
 Environ: TypeAlias = dict[str, Any]
@@ -40,10 +36,3 @@ ASGIHeaders: TypeAlias = list[tuple[bytes, bytes]]
 Chunk: TypeAlias = str | bytes | bytearray | memoryview
 Outcome: TypeAlias = Literal["finished", "failed", "disconnected", "timed_out", "shut_down", "aborted"]
 EngineName: TypeAlias = Literal["auto", "thread", "greenlet", "task"]
-HeaderItems: TypeAlias = "MutableMapping[str, str] | Iterable[tuple[str, str]]"
-Producer: TypeAlias = (
-    "Callable[[ResponseStream], object]"
-    " | Callable[[AsyncResponseStream], Awaitable[object]]"
-    " | Iterable[Chunk] | AsyncIterable[Chunk]"
-)
-PathLike: TypeAlias = "str | os.PathLike[str]"

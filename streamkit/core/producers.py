@@ -10,13 +10,22 @@ a `ProducerError` that says what to write instead.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from enum import Enum
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import ProducerError
+from ..types import Chunk
+from .stream import AsyncResponseStream, ResponseStream
+
+Producer: TypeAlias = (
+    Callable[[ResponseStream], object]
+    | Callable[[AsyncResponseStream], Awaitable[object]]
+    | Iterable[Chunk]
+    | AsyncIterable[Chunk]
+)
 
 
 class Kind(Enum):

@@ -18,10 +18,10 @@ from typing import Any, ClassVar, TypeAlias, overload
 from ..errors import AlreadyServed, EngineUnavailable, HeaderError, OptionsError, ProducerError
 from ..options import Options
 from ..syntax import check_status
-from ..types import EngineName, Environ, Producer, Receive, Scope, Send, StartResponse
+from ..types import EngineName, Environ, Receive, Scope, Send, StartResponse
 from .headers import STREAMING_TYPES, Headers, Items, Pairs, Shared, media_type_of, value_of
 from .hooks import check_hook
-from .producers import Kind, check_takes_stream, is_one_shot, kind_of
+from .producers import Kind, Producer, check_takes_stream, is_one_shot, kind_of
 
 Resource: TypeAlias = "AbstractContextManager[Any] | AbstractAsyncContextManager[Any]"
 

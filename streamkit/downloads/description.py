@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from ..core.disposition import content_disposition
 from ..core.headers import Items, Pairs
+from ..core.producers import Producer
 from ..core.response import Resource, StreamingResponse
 from ..options import Options
-from ..types import EngineName, Producer
+from ..types import EngineName
 from .media_types import OCTET_STREAM, media_type_of_download
 
 if TYPE_CHECKING:
