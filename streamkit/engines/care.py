@@ -1,4 +1,4 @@
-"""What the clock does about one open stream: heartbeats, limits, an early end.
+"""What a stream that is looked at has to ask itself: heartbeats, limits, an early end.
 
 Rule: silence is told from two looks that saw the same number of bytes, so that no chunk pays
 for a clock. Application code is never called from here.
@@ -15,8 +15,6 @@ from ..core.heartbeat import heartbeat_for
 from ..errors import StreamEnded
 
 if TYPE_CHECKING:
-    from .cared import Cared
-    from .channel import Channel
     from .write import RequestStream
 
 
@@ -30,7 +28,7 @@ class Watch:
         self.since = now  # seconds; the first look that saw them
 
 
-def _silence(stream: BaseStream, taken: int, now: float) -> float:
+def silence_of(stream: BaseStream, taken: int, now: float) -> float:
     """Seconds since the first look that saw this number of bytes."""
     watch: Watch | None = stream._watch
     if watch is None:
@@ -42,7 +40,7 @@ def _silence(stream: BaseStream, taken: int, now: float) -> float:
     return now - watch.since
 
 
-def _wants_heartbeat(stream: BaseStream, silence: float) -> bool:
+def wants_heartbeat(stream: BaseStream, silence: float) -> bool:
     """Whether the silence would be too long at the next look."""
     longest = stream.options.heartbeat
     # The bytes may have gone just after the look before the first that saw them.
@@ -70,47 +68,9 @@ def taken_for_gone(stream: BaseStream) -> StreamEnded:
     return StreamEnded("timed_out", f"its client took nothing for {stream.options.write_timeout:g} s")
 
 
-def look_at_channel(stream: Channel, now: float) -> None:
-    """A stream whose reader is parked while there is nothing to send."""
-    if is_past(stream, now):
-        stream.end_soon(out_of_time(stream))
-    silence = _silence(stream, stream._taken_bytes, now)
-    if not silence:
-        return
-    left = stuck = False
-    with stream._mutex:
-        if stream._wake is not None:
-            # Under the mutex: the server's thread is with us, so the connection is this one still.
-            left = stream._line is not None and stream._line.left()
-            if left and stream._line is not None:
-                stream._line.cut()  # a client that only stopped sending must not take half a body for whole
-            if not left and _wants_heartbeat(stream, silence):
-                stream.beat_now()
-        else:
-            stuck = silence >= stream.options.write_timeout and not stream._pulling
-    if left:
-        stream.leave()
-    if stuck:
-        stream.give_up(taken_for_gone(stream))
-
-
-def look_at_relay(stream: Cared, now: float) -> None:
-    """A stream whose application sends by itself, on this loop."""
-    if is_past(stream, now):
-        stream.end_early(out_of_time(stream))
-    silence = _silence(stream, stream._sent, now)
-    if not silence or stream.closed:
-        return
-    if stream._busy:
-        if silence >= stream.options.write_timeout:
-            stream.give_up(taken_for_gone(stream))
-    elif _wants_heartbeat(stream, silence) and stream.connected and stream._ending is None:
-        stream.beat()
-
-
 def look_at_request(stream: RequestStream, now: float) -> None:
     """A stream whose application writes on the server's own stack: it can only be told."""
     if is_past(stream, now):
         stream.end_early(out_of_time(stream))
-    if _silence(stream, stream._sent, now) >= stream.options.write_timeout and stream._busy:
+    if silence_of(stream, stream._sent, now) >= stream.options.write_timeout and stream._busy:
         stream.give_up(taken_for_gone(stream))

@@ -18,7 +18,7 @@ from ..errors import ClientDisconnected, ProtocolViolation, StreamEnded, TooMany
 from ..options import Options
 from ..syntax import check_status
 from ..types import Message, Receive, Scope, Send
-from .care import heartbeat_of, look_at_relay
+from .care import heartbeat_of, is_past, out_of_time, silence_of, taken_for_gone, wants_heartbeat
 from .clock import loop_clock
 from .coded import CodedSend
 from .ending import ASGI_LOG, outcome_of, run_commit_hooks, settle_async
@@ -302,7 +302,17 @@ class Cared(Handing, LoopWaits):
     # -- the clock's side
 
     def _look(self, now: float) -> None:
-        look_at_relay(self, now)
+        """See to silence and limits; the application sends by itself, on this loop."""
+        if is_past(self, now):
+            self.end_early(out_of_time(self))
+        silence = silence_of(self, self._sent, now)
+        if not silence or self.closed:
+            return
+        if self._busy:
+            if silence >= self.options.write_timeout:
+                self.give_up(taken_for_gone(self))
+        elif wants_heartbeat(self, silence) and self.connected and self._ending is None:
+            self.beat()
 
     def beat(self) -> None:
         """Send a heartbeat beside the application, where the body has one."""

@@ -24,7 +24,7 @@ from ..errors import (
     StreamError,
 )
 from ..types import Outcome
-from .care import heartbeat_of, look_at_channel
+from .care import heartbeat_of, is_past, out_of_time, silence_of, taken_for_gone, wants_heartbeat
 from .ending import last_words, log_of, said_after
 from .hints import Hints
 from .line import Line
@@ -161,7 +161,27 @@ class Channel(Reading):
     # -- the clock's side
 
     def _look(self, now: float) -> None:
-        look_at_channel(self, now)
+        """See to silence and limits; while there is nothing to send, the reader is parked."""
+        if is_past(self, now):
+            self.end_soon(out_of_time(self))
+        silence = silence_of(self, self._taken_bytes, now)
+        if not silence:
+            return
+        left = stuck = False
+        with self._mutex:
+            if self._wake is not None:
+                # Under the mutex: the server's thread is with us, so the connection is this one still.
+                left = self._line is not None and self._line.left()
+                if left and self._line is not None:
+                    self._line.cut()  # a client that only stopped sending must not take half a body for whole
+                if not left and wants_heartbeat(self, silence):
+                    self.beat_now()
+            else:
+                stuck = silence >= self.options.write_timeout and not self._pulling
+        if left:
+            self.leave()
+        if stuck:
+            self.give_up(taken_for_gone(self))
 
     def beat_now(self) -> None:
         """Send a heartbeat, where the body has one and has paused; the mutex is held."""

@@ -1,7 +1,7 @@
 """When a stream is looked at: one timer a process for threads, one for each event loop.
 
 A stream costs no timer of its own. Every `tick` the clock looks at the open streams; what
-it does about one is the stream's affair (`_look(now)`, in `care`).
+it does about one is the stream's affair (`_look(now)`, by the rules of `care`).
 
 Rule: a clock runs while streams are open, and a moment longer; nothing that can wait is done
 on it.
