@@ -49,13 +49,13 @@ class Relay(Cared):
                 return self.server_send(message)
         elif phase == NEW:
             if kind == "http.response.start":
-                type_at, content_type, length_at, length = self.middleware.plain_head
+                type_at, content_type, length_at, length, alone = self.middleware.plain_head
                 try:
                     headers = message["headers"]
                     is_plain = headers[type_at] == content_type and headers[length_at][0] == length
                 except (LookupError, TypeError):
                     is_plain = False
-                if is_plain and not (USED and len(headers) > 2 and _may_be_marked(headers)):
+                if is_plain and (alone or not USED or not _may_be_marked(headers)):
                     self.phase = PASSING
                     return self.server_send(message)
                 return self._begin(message)
@@ -103,7 +103,10 @@ class Relay(Cared):
             # Copies: an application may keep its pairs, and change them.
             kept = type(typed)(map(bytes, typed)) if type(typed) in (tuple, list) else None
             at, length_at = headers.index(typed), headers.index(sized)
-            self.middleware.plain_head = (at, kept, length_at, bytes(sized[0]))
+            alone = len(headers) == 2
+            if alone:  # counted from the end, the second is known to be the last
+                at, length_at = (-1, 0) if at else (0, -1)
+            self.middleware.plain_head = (at, kept, length_at, bytes(sized[0]), alone)
         self.phase = PASSING
         return self.server_send(message)
 
