@@ -41,7 +41,6 @@ class Channel(Reading):
     _refusal: StreamError | None = None  # what every further write raises
     _line: Line | None = None  # the connection, where a WSGI server hands it over
     _hints: Hints | None = None  # sends 103 Early Hints, where the server can
-    _pulling: bool = False  # its reader is in the producer
 
     # -- the writer's side
 

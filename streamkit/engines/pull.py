@@ -19,6 +19,7 @@ from ..errors import ClientDisconnected, ProtocolViolation
 from ..types import Chunk
 from . import task, thread
 from .ending import fail, fail_async, log_error
+from .ready import turn
 from .task import TaskStream
 from .thread import ThreadStream
 
@@ -159,50 +160,72 @@ class AsyncPull:
                 return None
             self._turns += 1
             if not self._turns % TURNS:
-                await asyncio.sleep(0)
+                await turn()
             stream._pulling = True
-            chunk = await self._advance()
+            if self._iterator is None:
+                await self._advance()
+                stream._pulling = False
+                continue
+            # Written out: this is what each chunk goes through.
+            try:
+                chunk = await anext(self._iterator)
+                if self._encode is not None:
+                    chunk = self._encode(chunk)
+            except BaseException as error:
+                await self._end(error)
+                continue
             stream._pulling = False
-            if chunk is not None:
+            if stream._direct and type(chunk) is bytes and chunk:
+                stream._hand_over(chunk)
                 return chunk
+            await self._write(chunk)
         return stream._take()
 
-    async def _advance(self) -> bytes | None:
-        """One step: the chunk, if it may be handed over as it is; else it goes the stream's way."""
-        stream = self.stream
-        response = stream.response
+    async def _advance(self) -> None:
+        """One step, by way of the stream, which the first chunk commits."""
+        response = self.stream.response
         assert response is not None
         try:
             if self._iterator is None:
                 self._is_open = True
                 await task.enter_all(self._opened, response.resources)
                 self._iterator = aiter(response.producer)
-            try:
-                chunk = await anext(self._iterator)
-                if self._encode is not None:
-                    chunk = self._encode(chunk)
-            except StopAsyncIteration:
-                self._is_open = False
-                async with self._opened:
-                    await task.close_iterator(response.producer, self._iterator)
-                    await stream.commit()  # its hooks find the resources open, as they do at a first chunk
-            else:
-                if stream._direct and type(chunk) is bytes and chunk and not stream._chunks:
-                    stream._hand_over(chunk)
-                    return chunk
-                await stream.write(chunk)
-                return None
+            chunk = await anext(self._iterator)
+            if self._encode is not None:
+                chunk = self._encode(chunk)
         except BaseException as error:
-            taken = await self.close(error)
+            await self._end(error)
+            return
+        await self._write(chunk)
+
+    async def _write(self, chunk: Any) -> None:
+        try:
+            await self.stream.write(chunk)
+        except BaseException as error:
+            await self._end(error)
+
+    async def _end(self, error: BaseException) -> None:
+        """The iterable has come to its end, or failed; or what it gave could not be sent."""
+        stream = self.stream
+        response = stream.response
+        assert response is not None
+        try:
+            if not isinstance(error, StopAsyncIteration):
+                raise error
+            self._is_open = False
+            async with self._opened:
+                await task.close_iterator(response.producer, self._iterator)
+                await stream.commit()  # its hooks find the resources open, as they do at a first chunk
+        except BaseException as fault:
+            taken = await self.close(fault)
             stream._pulling = False
-            if isinstance(error, asyncio.CancelledError):
+            if isinstance(fault, asyncio.CancelledError):
                 raise
             if not taken:
-                await fail_async(stream, error, stream._end)
-                del error
-                return None
+                await fail_async(stream, fault, stream._end)
+                return
         await task.end_of_producer(stream, response)
-        return None
+        stream._pulling = False
 
     async def close(self, error: BaseException) -> bool:
         """Close what is open, and log what that raises; whether a resource has taken the error on itself."""
