@@ -329,6 +329,8 @@ async def settle_async(stream: AsyncResponseStream, outcome: Outcome) -> None:
         return
     reached(stream, "_when_committed")  # or it never will be
     reached(stream, "_when_finished")
+    if not needs_settling(stream):
+        return
     error = _untold(stream, outcome)
     if error is not None:
         await report_async(stream, error)

@@ -19,14 +19,51 @@ from ..types import Message, Receive
 from .messages import uncancel
 
 READ_AHEAD = 64 * 1024  # bytes; uvicorn pauses reading at as many
-WATCH_AFTER = 0.02  # seconds; most responses are over by then and need no watcher
+WATCH_AFTER = 0.02  # seconds, or twice as many; most responses are over by then and need no watcher
+
+
+class Beginning:
+    """The inboxes of one loop whose watch is to begin soon; most are over by then, and need no timer each."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._early: set[Inbox] = set()
+        self._late: set[Inbox] = set()  # which were there when the timer struck last
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, inbox: Inbox) -> None:
+        self._early.add(inbox)
+        if self._timer is None:
+            self._timer = self._loop.call_later(WATCH_AFTER, self._strike)
+
+    def discard(self, inbox: Inbox) -> None:
+        self._early.discard(inbox)
+        self._late.discard(inbox)
+
+    def _strike(self) -> None:
+        due, self._late, self._early = self._late, self._early, set()
+        self._timer = self._loop.call_later(WATCH_AFTER, self._strike) if self._late else None
+        for inbox in due:
+            if inbox._beginning is self:  # not stopped by what another one has begun
+                inbox.start_watching()
+
+
+_latest: Beginning | None = None  # a process has one loop, as a rule
+
+
+def _beginning_on(loop: asyncio.AbstractEventLoop) -> Beginning:
+    global _latest
+    latest = _latest
+    if latest is None or latest._loop is not loop:
+        _latest = latest = Beginning(loop)
+    return latest
 
 
 class Inbox:
     """What a server has to say about one request; kept where the application may ask for it."""
 
     __slots__ = (
-        "_held", "_held_bytes", "_keeps", "_on_leave", "_receive", "_receiver", "_receiving", "_timer",
+        "_beginning", "_held", "_held_bytes", "_keeps", "_on_leave", "_receive", "_receiver", "_receiving",
         "_waiting", "_watcher", "disconnected",
     )  # fmt: skip
 
@@ -38,7 +75,7 @@ class Inbox:
         self._receiving = False
         self._waiting: tuple[asyncio.Future[None], ...] = ()
         self._on_leave: Callable[[], object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._beginning: Beginning | None = None  # among which it waits for its watch to begin
         self._watcher: asyncio.Task[None] | None = None
         self._receiver: asyncio.Task[Any] | None = None  # the application's, while it waits for the server
         self.disconnected = False
@@ -74,24 +111,28 @@ class Inbox:
             receiver.cancel()
         self._wake()
 
-    def watch(self, on_leave: Callable[[], object], after: float = WATCH_AFTER) -> None:
-        """Call `on_leave()` when the client leaves, until `stop`; begins `after` some seconds."""
+    def watch(self, on_leave: Callable[[], object], *, at_once: bool = False) -> None:
+        """Call `on_leave()` when the client leaves, until `stop`; begins at once, or after `WATCH_AFTER`."""
         self._on_leave = on_leave
         if self.disconnected:
             on_leave()
-            return
-        self._timer = asyncio.get_running_loop().call_later(after, self._start_watching)
+        elif at_once:
+            self.start_watching()
+        else:
+            self._beginning = beginning = _beginning_on(asyncio.get_running_loop())
+            beginning.add(self)
 
     def stop(self) -> None:
         """Watch no more."""
         self._on_leave = None
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._beginning is not None:
+            self._beginning.discard(self)
+            self._beginning = None
         if self._watcher is not None:
             self._watcher.cancel()
 
-    def _start_watching(self) -> None:
-        self._timer = None
+    def start_watching(self) -> None:
+        self._beginning = None
         self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="streamkit-watcher")
 
     async def _watch(self) -> None:

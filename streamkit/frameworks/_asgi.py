@@ -234,7 +234,7 @@ def shared(receive: Receive) -> tuple[Receive, Receive]:
 
     async def leave() -> Message:
         left = asyncio.Event()
-        inbox.watch(left.set, after=0.0)
+        inbox.watch(left.set, at_once=True)
         try:
             await left.wait()
         finally:
