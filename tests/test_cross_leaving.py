@@ -49,7 +49,7 @@ def test_under_asgi_an_idle_stream_learns_of_a_leave_without_writing(
     assert [record for record in caplog.records if record.levelname in LOUD] == []
 
 
-TURNS = 100_000  # an endless producer gives up after so many, so that a failing test ends
+TURNS = 1_000_000  # far more than a producer makes before its leave is seen, however fast it is
 
 
 def tight_function(turns: list[int]) -> Any:

@@ -14,6 +14,7 @@ from ..errors import StreamEnded
 from .ending import outcome_of, settle_async
 from .loop import loop_thread
 from .reading import Wake, resolve
+from .ready import ready_on
 from .task import LoopStream, keep, start
 
 
@@ -25,6 +26,7 @@ class BridgeStream(LoopStream):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._loop = loop_thread.running()
+        self._ready = ready_on(self._loop)
         self._task: asyncio.Task[None] | None = None
 
     def _waker(self, future: asyncio.Future[None]) -> Wake:
