@@ -11,6 +11,7 @@ from typing import Any
 from wsgiref.util import FileWrapper
 
 import pytest
+import werkzeug.datastructures
 from driving import AsgiServer, WsgiServer, environ_of
 
 import streamkit
@@ -206,18 +207,57 @@ def test_a_coding_that_only_begins_like_the_mark_goes_on() -> None:
     assert (answer.header("Content-Encoding"), answer.body) == (f"{MARK}-2", b"abc")
 
 
-def test_a_kept_head_with_the_mark_is_sent_without_it_after_an_ordinary_one_like_it() -> None:
+LOW_MARK = (b"content-encoding", MARK.encode())
+TITLE_MARK = (b"Content-Encoding", MARK.encode())
+
+
+@pytest.mark.parametrize("mark", [LOW_MARK, TITLE_MARK])
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("sized_first", [False, True])
+def test_a_kept_head_with_the_mark_is_sent_without_it_after_an_ordinary_one_like_it(
+    mark: tuple[bytes, bytes], at: int, sized_first: bool
+) -> None:
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
+    if sized_first:
+        headers.reverse()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/described":  # from now on there are marks in this process
             await streamkit.stream(["a"])(scope, receive, send)
             return
-        kept = [*headers, (b"content-encoding", MARK.encode())] if scope["path"] == "/kept" else headers
+        kept = [*headers[:at], mark, *headers[at:]] if scope["path"] == "/kept" else headers
         await send({"type": "http.response.start", "status": 200, "headers": kept})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    with AsgiServer(streamkit.wrap(app, kind="asgi")) as server:
+    async def in_lower_case(scope: Any, receive: Any, send: Any) -> None:
+        async def lowered(message: Any) -> None:
+            if "headers" in message:
+                message = {**message, "headers": [(n.lower(), v) for n, v in message["headers"]]}
+            await send(message)
+
+        await wrapped(scope, receive, lowered)
+
+    wrapped = streamkit.wrap(app, kind="asgi")
+    with AsgiServer(in_lower_case) as server:
+        for path in ("/described", "/", "/kept"):
+            answer = server.request(path=path).finish()
+            assert answer.header("Content-Encoding") is None
+            assert answer.complete
+
+
+@pytest.mark.parametrize(
+    "kind", [list, tuple, werkzeug.datastructures.Headers, lambda pairs: dict(pairs).items()]
+)
+def test_a_kept_mark_never_reaches_a_wsgi_server(kind: Any) -> None:
+    headers = [HTML, ("Content-Encoding", MARK), SIZED]
+
+    def app(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/described":
+            return streamkit.stream(["a"])(environ, start_response)
+        start_response("200 OK", kind(headers) if environ["PATH_INFO"] == "/kept" else [HTML, SIZED])
+        return [b"abc"]
+
+    with WsgiServer(streamkit.wrap(app, kind="wsgi")) as server:
         for path in ("/described", "/", "/kept"):
             answer = server.request(path=path).finish()
             assert answer.header("Content-Encoding") is None

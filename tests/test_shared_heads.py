@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -85,3 +87,13 @@ def test_the_shared_head_of_a_description_refuses_to_be_changed() -> None:
     with pytest.raises(HeaderError, match="shared by many responses"):
         described.headers[0] = ("Content-Type", "text/html")
     assert streamkit.stream(one_chunk).headers == [("Content-Type", "text/plain; charset=utf-8")]
+
+
+def test_a_copy_of_a_description_has_a_head_of_its_own() -> None:
+    copied = copy.deepcopy(streamkit.stream(one_chunk))
+    copied.headers.append(("X-Mine", "1"))
+    for described in (copied, pickle.loads(pickle.dumps(copied))):
+        with WsgiServer(described) as served:
+            assert served.request().finish().values("X-Mine") == ["1"]
+    with WsgiServer(streamkit.stream(one_chunk)) as served:
+        assert served.request().finish().values("X-Mine") == []

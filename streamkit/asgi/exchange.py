@@ -240,7 +240,8 @@ class Exchange:
 
     def _watch(self) -> None:
         """Be told when the client leaves."""
-        if isinstance(self.receive, ScopeStream):
+        # A wrap that does not know that it carries this stream watches for itself, by its one inbox.
+        if isinstance(self.receive, ScopeStream) and self.receive.carried is self.stream:
             self.inbox = self.receive.inbox
         else:  # nobody can ask this one what it was told
             self.inbox = Inbox(self.receive, keeps=False)

@@ -73,6 +73,9 @@ class Shared(Pairs):
             self._last = last = (options, Shared(finished(self, options, 200, Body.STREAM)))
         return last[1]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)  # a copy is one response's own
+
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise HeaderError(
             "this head is shared by many responses: describe a response with headers of its own"

@@ -6,6 +6,7 @@ Rule: what the application gives is kept until it is known whether this is a str
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from ..core.base import BaseStream
@@ -82,7 +83,7 @@ class Answering(Handing, ThreadWaits):
         if self.app_status is None:
             return None
         headers = self.app_headers
-        if USED and isinstance(headers, (list, tuple)):
+        if USED and not isinstance(headers, Iterator):  # Werkzeug's headers are no list
             try:  # some layer may have kept a marked head, and send it again now
                 headers = unmarked(headers)
             except (TypeError, ValueError, AttributeError):
@@ -101,13 +102,13 @@ class Answering(Handing, ThreadWaits):
             )
         passing = self.passing
         sent = passing is not None and passing._head is not None and passing._body is not Body.WHOLE
-        if sent or self.early is not None or self._foreign_write is not None:
+        if sent or self._is_written:
             # "if exc_info is provided and headers have been sent, it must raise" -- PEP 3333
             raise exc_info[1].with_traceback(exc_info[2])
 
     def __call__(self, chunk: bytes) -> None:
         """PEP 3333's `write` for applications that use it: their head leaves with the first chunk."""
-        if self._foreign_write is None and self.early is None:
+        if not self._is_written:
             self.plain = False
             self._foreign_write = self._release_foreign()
             if self._foreign_write is None:
@@ -116,6 +117,11 @@ class Answering(Handing, ThreadWaits):
             self.early.append(chunk)
         elif self._foreign_write is not None:
             self._foreign_write(chunk)
+
+    @property
+    def _is_written(self) -> bool:
+        """Whether the application's head left with what it gave to PEP 3333's `write`."""
+        return self._foreign_write is not None or self.early is not None
 
     def _release_foreign(self) -> Write | None:
         """Start a body that the application writes by PEP 3333's own means: as a stream, if it is one."""

@@ -42,10 +42,10 @@ from .spool import Spool
 from .task import keep
 from .waits import LoopWaits
 
-# Where the last head that was no stream's had its Content-Type, which, where its Content-Length, the
-# name of that as it was written, and whether it had nothing else: the next one is most often like it.
-PlainHead: TypeAlias = "tuple[int, Any, int, bytes, bool]"
-NO_HEAD: PlainHead = (0, None, 0, b"content-length", True)
+# Where the last head that was no stream's had its Content-Type, which, where its Content-Length,
+# and the name of that as it was written: the next one is most often like it.
+PlainHead: TypeAlias = "tuple[int, Any, int, bytes]"
+NO_HEAD: PlainHead = (0, None, 0, b"content-length")
 
 
 class Middleware(Protocol):

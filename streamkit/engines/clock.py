@@ -140,6 +140,9 @@ def loop_clock(loop: asyncio.AbstractEventLoop | None = None) -> LoopClock:
         return latest[1]
     clock = loop_clocks.get(loop)
     if clock is None:
+        for other in list(loop_clocks):
+            if other.is_closed():  # the timer of its clock refers to it, so it would never be freed
+                loop_clocks.pop(other, None)
         clock = loop_clocks[loop] = LoopClock()
     _latest = (loop, clock)
     return clock

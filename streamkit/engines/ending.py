@@ -311,9 +311,11 @@ def settle(stream: ResponseStream, outcome: Outcome) -> None:
         return
     reached(stream, "_when_committed")  # or it never will be
     reached(stream, "_when_finished")
-    if not needs_settling(stream):
-        return
     error = _untold(stream, outcome)
+    if not needs_settling(stream):
+        if error is not None:
+            stream._failure = error  # for a hook that comes late
+        return
     if error is not None:
         report(stream, error)
     for call in stream._finish_calls():
@@ -329,9 +331,11 @@ async def settle_async(stream: AsyncResponseStream, outcome: Outcome) -> None:
         return
     reached(stream, "_when_committed")  # or it never will be
     reached(stream, "_when_finished")
-    if not needs_settling(stream):
-        return
     error = _untold(stream, outcome)
+    if not needs_settling(stream):
+        if error is not None:
+            stream._failure = error  # for a hook that comes late
+        return
     if error is not None:
         await report_async(stream, error)
     for call in stream._finish_calls():

@@ -3,8 +3,8 @@
 A description that is served inside a wrapped app, a stream of another framework and a wrap
 around this one each have a stream of their own; who put a hook on the request's is told by that.
 
-Rule: each hook is called once. What came to nothing before its commit gives back the hooks of
-the commit that it has not called, for whatever is answered in its place.
+Rule: each hook is called once. What came to nothing gives back the hooks of the commit that it
+has not called, and those of the end, for whatever is answered in its place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..core.base import BaseStream
-from ..core.hooks import Hook
+from ..core.framing import Body
+from ..core.hooks import Hook, check_hook
 from ..core.stream import AsyncResponseStream, ResponseStream
 from .ending import log_error
 
@@ -34,9 +35,33 @@ class Handed:
         return self.hook(stream)
 
 
+class HandedEnd:
+    """A hook of the end that another stream is to call, if it is the response that the client gets."""
+
+    __slots__ = ("carrier", "hook", "owner")
+
+    def __init__(self, hook: Callable[..., Any], owner: BaseStream, carrier: BaseStream) -> None:
+        self.hook = hook
+        self.owner = owner  # the stream of the request that it was put on
+        self.carrier = carrier
+
+    def __call__(self, stream: BaseStream) -> Any:
+        if came_to_nothing(self.carrier):
+            self.owner._hooks("finish").append(self.hook)
+            return None
+        return self.hook(stream)
+
+
 def came_to_nothing(stream: BaseStream) -> bool:
-    """Whether it has ended before there was a head, so that something else may be answered."""
-    return stream._head is None and stream.closed
+    """Whether it has ended before anything of it was sent, so that something else may be answered."""
+    if stream._head is None:
+        return stream.closed
+    # A body that was held until it failed, and was not answered with a refusal of our own.
+    return (
+        stream._body is Body.WHOLE
+        and stream._outcome not in (None, "finished", "disconnected")
+        and getattr(stream, "_refusal", None) is None
+    )
 
 
 async def logged(stream: BaseStream, result: Awaitable[Any]) -> None:
@@ -68,6 +93,15 @@ class Handing(BaseStream):
         for hook in handed:
             face.on_commit(hook)
 
+    def _hand_finish_hooks_to(self, carrier: BaseStream, *, gives_back: bool) -> None:
+        face = self._face_of(carrier)
+        for hook in self._taken("finish"):
+            if isinstance(hook, HandedEnd):  # a wrap around this one asks for it
+                hook.carrier = carrier
+            elif gives_back:
+                hook = HandedEnd(hook, self, carrier)
+            face.on_finish(hook)
+
     def _take_back(self) -> None:
         """What carried the response has come to nothing."""
         self.carried = None
@@ -80,7 +114,11 @@ class Handing(BaseStream):
         carrier = self._carrier()
         if carrier is None:
             return super().on_commit(hook)
-        return self._face_of(carrier).on_commit(hook)
+        check_hook("on_commit", hook, awaits=self._awaits_hooks)
+        handed = Handed(hook)
+        self._handed = (*self._handed, handed)
+        self._face_of(carrier).on_commit(handed)
+        return hook
 
     def on_error(self, hook: Hook) -> Hook:
         carrier = self._carrier()

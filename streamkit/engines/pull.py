@@ -175,7 +175,8 @@ class AsyncPull:
                 await self._end(error)
                 continue
             stream._pulling = False
-            if stream._direct and type(chunk) is bytes and chunk:
+            # Else it goes behind what was written beside the iterable meanwhile.
+            if stream._direct and type(chunk) is bytes and chunk and not stream._chunks:
                 stream._hand_over(chunk)
                 return chunk
             await self._write(chunk)
@@ -190,6 +191,10 @@ class AsyncPull:
                 self._is_open = True
                 await task.enter_all(self._opened, response.resources)
                 self._iterator = aiter(response.producer)
+        except BaseException as error:
+            await self._end(error, of_iterable=False)
+            return
+        try:
             chunk = await anext(self._iterator)
             if self._encode is not None:
                 chunk = self._encode(chunk)
@@ -202,21 +207,22 @@ class AsyncPull:
         try:
             await self.stream.write(chunk)
         except BaseException as error:
-            await self._end(error)
+            await self._end(error, of_iterable=False)
 
-    async def _end(self, error: BaseException) -> None:
+    async def _end(self, error: BaseException, *, of_iterable: bool = True) -> None:
         """The iterable has come to its end, or failed; or what it gave could not be sent."""
         stream = self.stream
         response = stream.response
         assert response is not None
         try:
-            if not isinstance(error, StopAsyncIteration):
+            if not of_iterable or not isinstance(error, StopAsyncIteration):
                 raise error
             self._is_open = False
             async with self._opened:
                 await task.close_iterator(response.producer, self._iterator)
                 await stream.commit()  # its hooks find the resources open, as they do at a first chunk
         except BaseException as fault:
+            del error  # its traceback refers to this frame
             taken = await self.close(fault)
             stream._pulling = False
             if isinstance(fault, asyncio.CancelledError):

@@ -32,19 +32,20 @@ DONE = cast("Awaitable[None]", _Done())
 # Futures that were resolved long ago, by their results: nothing is awaited in a third of the time.
 Ready: TypeAlias = "dict[int, asyncio.Future[int]]"
 _MOST_KEPT = 1024
+_MOST_LOOPS = 16
 
-_latest: tuple[asyncio.AbstractEventLoop, Ready] | None = None  # a process has one loop, as a rule
+_loops: dict[asyncio.AbstractEventLoop, Ready] = {}  # not by weak references: a future refers to its loop
 
 
 def ready_on(loop: asyncio.AbstractEventLoop) -> Ready:
     """The resolved futures of this loop, for `ready`."""
-    global _latest
-    latest = _latest
-    if latest is not None and latest[0] is loop:
-        return latest[1]
-    made: Ready = {}
-    _latest = (loop, made)
-    return made
+    kept = _loops.get(loop)
+    if kept is None:
+        for other in tuple(_loops):
+            if other.is_closed() or len(_loops) >= _MOST_LOOPS:
+                _loops.pop(other, None)
+        kept = _loops.setdefault(loop, {})
+    return kept
 
 
 def ready(size: int, kept: Ready, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:

@@ -49,13 +49,13 @@ class Relay(Cared):
                 return self.server_send(message)
         elif phase == NEW:
             if kind == "http.response.start":
-                type_at, content_type, length_at, length, alone = self.middleware.plain_head
+                type_at, content_type, length_at, length = self.middleware.plain_head
                 try:
                     headers = message["headers"]
                     is_plain = headers[type_at] == content_type and headers[length_at][0] == length
                 except (LookupError, TypeError):
                     is_plain = False
-                if is_plain and (alone or not USED or not _may_be_marked(headers)):
+                if is_plain and (not USED or len(headers) == 2 or not _may_be_marked(headers)):
                     self.phase = PASSING
                     return self.server_send(message)
                 return self._begin(message)
@@ -81,7 +81,7 @@ class Relay(Cared):
                 typed = pair
                 if pair[1] not in _PLAIN_TYPES and _is_streaming(pair[1]):
                     streams = True
-            elif name == b"content-encoding" and marks and _MARK in pair[1]:
+            elif marks and len(name) == 16 and name.lower() == b"content-encoding" and _MARK in pair[1]:
                 return self._begin(_unmarked(message), False)
         if typed is None:  # there is none, or its name is not in lower case, as Django's
             for pair in headers:
@@ -91,8 +91,6 @@ class Relay(Cared):
                 elif lowered == b"content-type":
                     typed = pair
                     streams = streams or _is_streaming(pair[1])
-                elif lowered == b"content-encoding" and marks and _MARK in pair[1]:
-                    return self._begin(_unmarked(message), False)
         if streams:
             return self._begin_foreign(message)
         if sized is None:
@@ -103,10 +101,7 @@ class Relay(Cared):
             # Copies: an application may keep its pairs, and change them.
             kept = type(typed)(map(bytes, typed)) if type(typed) in (tuple, list) else None
             at, length_at = headers.index(typed), headers.index(sized)
-            alone = len(headers) == 2
-            if alone:  # counted from the end, the second is known to be the last
-                at, length_at = (-1, 0) if at else (0, -1)
-            self.middleware.plain_head = (at, kept, length_at, bytes(sized[0]), alone)
+            self.middleware.plain_head = (at, kept, length_at, bytes(sized[0]))
         self.phase = PASSING
         return self.server_send(message)
 

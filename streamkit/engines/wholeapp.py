@@ -2,22 +2,25 @@
 
 For `engine="thread"` and servers without a `write()`.
 
-Rule: the application's answer is kept where the middleware looks for it; what it writes
-goes through the channel of a thread stream.
+Rule: the application's answer is kept where the middleware looks for it, and so are its hooks,
+whoever is to call them; what it writes goes through the channel of a thread stream.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
 from ..core.base import BaseStream
 from ..core.framing import Body
 from ..core.hooks import Hook
-from ..errors import ApplicationFailed, TooManyStreams
+from ..errors import ApplicationFailed, StreamError, TooManyStreams
 from ..types import Environ, WSGIApp
 from .clock import thread_clock
 from .ending import fail, log_error, raisable
+from .handed import came_to_nothing
 from .pool import pool
 from .registry import check_room
 from .thread import ThreadStream
@@ -37,25 +40,55 @@ class AppStream(ThreadStream):
 
     def is_carried_by(self, stream: BaseStream) -> None:
         """A description is served inside: its stream is the response's."""
-        self.hand_hooks()
         self.request_stream.is_carried_by(stream)
 
-    def hand_hooks(self) -> None:
-        """Somebody else carries this response: the request's stream tells that one's moments."""
-        self._pass_hooks_to(self.request_stream)
-        self.__dict__.pop("_error_hooks", None)
+    @property
+    def _commit_hooks(self) -> deque[Callable[..., Any]] | None:  # type: ignore[override]
+        return self.request_stream._commit_hooks
+
+    @property
+    def _error_hooks(self) -> list[Callable[..., Any]] | None:  # type: ignore[override]
+        return self.request_stream._error_hooks
+
+    @property
+    def _finish_hooks(self) -> deque[Callable[..., Any]] | None:  # type: ignore[override]
+        return self.request_stream._finish_hooks
 
     def on_commit(self, hook: Hook) -> Hook:
-        carried = self.request_stream._carrier() is not None
-        return self.request_stream.on_commit(hook) if carried else super().on_commit(hook)
+        self.request_stream.on_commit(hook)
+        if self.committed:
+            self._run_late(self._taken("commit"))
+        return hook
 
     def on_error(self, hook: Hook) -> Hook:
-        carried = self.request_stream._carrier() is not None
-        return self.request_stream.on_error(hook) if carried else super().on_error(hook)
+        self.request_stream.on_error(hook)
+        if self._failure is not None and self.committed:
+            self._run_late([hook], self._failure)
+        return hook
 
     def on_finish(self, hook: Hook) -> Hook:
-        carried = self.request_stream._carrier() is not None
-        return self.request_stream.on_finish(hook) if carried else super().on_finish(hook)
+        self.request_stream.on_finish(hook)
+        if self._outcome is not None:
+            self._run_late(self._taken("finish"))
+        return hook
+
+    def commit(self) -> None:
+        if self._head is None and not self.closed:
+            self._take_over()
+        super().commit()
+
+    def _commit_with(self, chunk: bytes, size: int) -> bool:
+        self._take_over()
+        return super()._commit_with(chunk, size)
+
+    def _take_over(self) -> None:
+        """The response is written here: what came to nothing gives its hooks back."""
+        request_stream = self.request_stream
+        carried = request_stream.carried
+        if carried is not None and came_to_nothing(carried):
+            request_stream._take_back()
+        if request_stream.carried is not None or request_stream._is_written:
+            raise StreamError("this request is already answered by another stream")
 
     def _fix_head_here(self) -> None:
         try:

@@ -14,12 +14,14 @@ Rule: until something touches it, it holds three references and does nothing.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body
-from ..core.hooks import Hook
+from ..core.hooks import Hook, check_hook
 from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import (
     ClientDisconnected,
@@ -237,8 +239,8 @@ class RequestStream(Answering):
         self._hand_commit_hooks_to(face)
         for error_hook in self._error_hooks or ():
             face.on_error(error_hook)
-        for finish_hook in self._taken("finish"):
-            face.on_finish(finish_hook)
+        # Once the application has returned, this response is the last one.
+        self._hand_finish_hooks_to(stream, gives_back=stream is not self.passing)
 
     def _carrier(self) -> BaseStream | None:
         return self.passing or super()._carrier()
@@ -253,4 +255,13 @@ class RequestStream(Answering):
         carrier = self._carrier()
         if carrier is None:
             return super().on_finish(hook)
-        return self._face_of(carrier).on_finish(hook)
+        check_hook("on_finish", hook, awaits=self._awaits_hooks)
+        self._hooks("finish").append(hook)
+        self._hand_finish_hooks_to(carrier, gives_back=carrier is not self.passing)
+        return hook
+
+    def _finish_calls(self) -> list[Callable[[], Any]]:
+        if self.carried is not None and self.carried._outcome is not None:
+            # The description's own stream has told the application-wide hook.
+            return [partial(hook, self) for hook in self._taken("finish")]
+        return super()._finish_calls()

@@ -26,7 +26,7 @@ from ..engines.ending import (
     outcome_of,
     settle,
 )
-from ..engines.waits import reached
+from ..engines.handed import came_to_nothing
 from ..engines.write import RequestStream
 from ..errors import (
     ApplicationFailed,
@@ -36,7 +36,7 @@ from ..errors import (
     StreamEnded,
 )
 from ..syntax import status_line
-from ..types import Environ
+from ..types import Environ, Outcome
 from .foreign import cared_for, check_answer
 
 
@@ -61,24 +61,27 @@ def answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
     if stream.refused is not None:
         close_foreign(stream, body)
         return concluded(stream, stream.refused)
+    if stream.carried is not None and (stream.carried._head is None or came_to_nothing(stream.carried)):
+        stream._take_back()  # a description that came to nothing: what was returned instead is the response
+    outcome: Outcome = "failed"
     try:
         if body is None or not hasattr(type(body), "__iter__") or isinstance(body, (str, bytes)):
             raise ProtocolViolation(
                 f"wanted an iterable of bytes from the application (PEP 3333), got {body!r}"
             )
-        return _passed_on(stream, body)
+        passed_on = _passed_on(stream, body)
+        outcome = "finished"
+        return passed_on
     finally:
         stream.environ = None
         if not stream.plain and needs_settling(stream) and stream.carried is None and stream.passing is None:
-            settle(stream, "finished")
+            settle(stream, outcome)
 
 
 def _passed_on(stream: RequestStream, body: Any) -> Iterable[bytes]:
     answer, environ = stream.answer, stream.environ
     assert environ is not None
-    if stream.carried is not None and stream.carried._head is None:
-        stream._take_back()  # a description that came to nothing: what was returned instead is the response
-    if stream.early is not None or stream._foreign_write is not None:
+    if stream._is_written:
         rest = body if stream.early is None else _Joined(stream.early, body)
         return rest if stream._coder is None else CodedRest(rest, stream._coder)
     if stream.carried is not None and answer is not None:
@@ -137,11 +140,7 @@ def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[by
     if stream._state is State.STARTED and error is not None:
         stream.environ = None
         stream._failed = True
-        if stream.carried is None or stream.carried.outcome is None:
-            settle(stream, "failed")
-        elif stream._claim("failed"):  # that of the description has told the hooks
-            reached(stream, "_when_committed")
-            reached(stream, "_when_finished")
+        settle(stream, "failed")
         if stream.refused is not None:
             return too_many(stream.start_response, stream.refused, stream.request.method)
         raise error

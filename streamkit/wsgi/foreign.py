@@ -106,8 +106,8 @@ def cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[byt
     stream.request_stream = outer
     if options.compress:
         stream._fields = fields_of(environ, encoding=True)
-    outer.hand_hooks_to(stream)
     outer.passing = stream
+    outer.hand_hooks_to(stream)
     stream.take_answer()
     reader = Pull(stream, None)
     if request.version < (1, 1) and options.http10 == "reject":

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ..core.context import unchunked
-from ..core.headers import Pairs, is_streaming
+from ..core.headers import Pairs, is_streaming, value_of
 from ..core.marking import USED, unmarked
 from ..core.request import KEY
 from ..engines.registry import signals
@@ -108,7 +108,13 @@ class StreamingMiddleware:
         """Whether a length is declared for this body, which is no stream's."""
         kind, type_at, content_type, length_at, length = self._whole
         try:
-            if type(body) is kind and headers[type_at] == content_type and headers[length_at][0] == length:
+            if (
+                type(body) is kind
+                and headers[type_at] == content_type
+                and headers[length_at][0] == length
+                # Of two, the first is the one that counts.
+                and (not type_at or value_of(headers, "content-type") == headers[type_at][1])
+            ):
                 return True
         except _NOT_PAIRS:
             pass
@@ -116,7 +122,9 @@ class StreamingMiddleware:
             return False
         if not isinstance(headers, (list, tuple)) or is_streaming(headers):
             return False
-        at = {pair[0].lower(): index for index, pair in enumerate(headers)}
+        at: dict[str, int] = {}
+        for index, pair in enumerate(headers):
+            at.setdefault(pair[0].lower(), index)
         if "content-length" not in at:
             return False
         if "content-type" in at:

@@ -30,20 +30,20 @@ def carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterable
     on_worker.wait_head()
     if stream.refused is not None:
         environ[KEY] = stream
-        settle(on_worker, "failed")
+        _claimed(on_worker, "failed")
         if on_worker.returned is not None:
             close_foreign(stream, on_worker.returned[0])
         return concluded(stream, stream.refused)
     if on_worker.returned is None:
         carried = on_worker.carried
         if on_worker._head is None and carried is not None and carried.outcome is not None:
-            _claimed(on_worker, "failed")  # the description has told the hooks
+            _claimed(on_worker, "failed")
+            settle(stream, "failed")  # the description has told the application-wide hook
             on_worker.raise_error()
         on_worker._line = line_of(environ)
         return started(on_worker, on_worker, stream.start_response, None)
     environ[KEY] = stream
     if on_worker.carried is None:
-        on_worker.hand_hooks()
         _claimed(on_worker, "finished")
     return answered(stream, on_worker.returned[0])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -73,3 +75,31 @@ def test_sizes_without_number_are_not_kept_for_ever() -> None:
         return len(kept)
 
     assert asyncio.run(main()) <= 1024
+
+
+def test_two_loops_in_turn_keep_what_each_of_them_has() -> None:
+    from streamkit.engines.ready import ready_on
+
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    try:
+        first = [ready_on(loop) for loop in loops]
+        assert first[0] is not first[1]
+        assert [ready_on(loop) for loop in loops * 2] == first * 2
+        assert all(ready_on(loop) is kept for loop, kept in zip(loops, first, strict=True))
+    finally:
+        for loop in loops:
+            loop.close()
+
+
+def test_a_closed_loop_is_not_kept() -> None:
+    from streamkit.engines.ready import ready_on
+
+    async def main() -> Any:
+        loop = asyncio.get_running_loop()
+        ready_on(loop)
+        return weakref.ref(loop)
+
+    gone = [asyncio.run(main()) for _ in range(3)]
+    asyncio.run(main())
+    gc.collect()
+    assert [loop() for loop in gone] == [None] * 3
