@@ -42,6 +42,7 @@ from .headers import (
     finished,
     media_type_of,
     value_of,
+    without_hop_by_hop,
 )
 from .hooks import Hooked
 from .request import NO_FIELDS, Fields
@@ -116,7 +117,7 @@ class BaseStream(Hooked):
         headers = self._headers
         if headers is None:
             head = self._head
-            made = Headers(head[1] if head is not None else self._pairs)
+            made = Headers(head[1] if head is not None else without_hop_by_hop(self._pairs))
             headers = self.__dict__.setdefault("_headers", made)
             if self._state is not State.STARTED:
                 headers.freeze()

@@ -15,7 +15,7 @@ from werkzeug.http import parse_options_header
 
 from ..errors import AlreadyCommitted, HeaderError
 from ..options import Options
-from ..syntax import FORBIDDEN, check_name, check_value
+from ..syntax import FORBIDDEN, HOP_BY_HOP, check_name, check_value
 from .framing import Body
 
 Items: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]] | None"
@@ -219,10 +219,13 @@ def charset_of(content_type: str) -> str:
 
 
 def is_streaming(headers: Iterable[tuple[str, str]]) -> bool:
-    """Whether the media type alone says that this is a stream."""
-    return any(
-        name.lower() == "content-type" and media_type_of(value) in STREAMING_TYPES for name, value in headers
-    )
+    """Whether the media type alone says that this is a stream.
+
+    "a sender MUST NOT generate multiple field lines with the same name" (RFC 9110, section 5.3), yet
+    servers send two Content-Types as they are: the first one counts, here as for all that asks.
+    """
+    content_type = value_of(headers, "content-type")
+    return content_type is not None and media_type_of(content_type) in STREAMING_TYPES
 
 
 def value_of(headers: Iterable[tuple[str, str]], lowered: str) -> str | None:
@@ -231,6 +234,18 @@ def value_of(headers: Iterable[tuple[str, str]], lowered: str) -> str | None:
         if name.lower() == lowered:
             return value
     return None
+
+
+def without_hop_by_hop(headers: Pairs) -> Pairs:
+    """The head without what belongs to one connection (PEP 3333, "Other HTTP Features").
+
+    Servers differ: gunicorn drops such a field, waitress and wsgiref answer 500, uvicorn, hypercorn and
+    werkzeug send it on, and uWSGI names a chunked coding that the body then does not have.
+    """
+    for name, _ in headers:
+        if name.lower() in HOP_BY_HOP:
+            return [pair for pair in headers if pair[0].lower() not in HOP_BY_HOP]
+    return headers
 
 
 def finished(
@@ -248,7 +263,8 @@ def finished(
     """The head of a stream as it leaves: completed, and freed of what only whole bodies have.
 
     `foreign` says that other code made the stream: then an ETag on it is some layer's, not
-    the application's, and is taken off too. Content-Length is ours alone. `coding` is what was
+    the application's, and is taken off too, as are hop-by-hop fields: framing and the connection
+    belong to the server. Content-Length is ours alone. `coding` is what was
     negotiated for the body, `identity` if that was none, and None if there was no choice.
     Raises `HeaderError` for a value that could end the header, which not every server refuses.
     `not_modified` says that this 304 stands in place of the response that was described.
@@ -257,6 +273,8 @@ def finished(
         for name, field in headers:
             if not isinstance(field, str) or FORBIDDEN(field):
                 check_value(name, field)
+        if status != 101:  # whose Upgrade is the answer
+            headers = without_hop_by_hop(headers)
     dropped = {"content-length", "etag"} if foreign else {"content-length"}
     if body is Body.NONE:
         bare = _bare(headers, status, default_type, foreign)

@@ -74,7 +74,12 @@ class Hooked:
         return hook
 
     def on_finish(self, hook: Hook) -> Hook:
-        """Call `hook(stream)` once when the stream has ended, however it ended."""
+        """Call `hook(stream)` once when the stream has ended, however it ended.
+
+        On the stream of a request it is told of the response that the client got: of a description that
+        fails before its commit only if nothing is answered in its place. An error page that a layer
+        makes then has the outcome `finished`, as any other response that was sent whole.
+        """
         check_hook("on_finish", hook, awaits=self._awaits_hooks)
         self._hooks("finish").append(hook)
         if self._outcome is not None:
@@ -113,16 +118,6 @@ class Hooked:
             hooks.append(self.options.on_finish)
         calls.extend(partial(hook, self) for hook in hooks)
         return calls
-
-    def _pass_hooks_to(self, stream: Hooked) -> None:
-        """Another stream carries this response: whoever waits for its moments is told by it."""
-        if self._error_hooks:
-            stream.__dict__.setdefault("_error_hooks", []).extend(self._error_hooks)
-        names: tuple[HookName, ...] = ("finish",) if stream.committed else ("commit", "finish")
-        for name in names:
-            hooks = self._taken(name)
-            if hooks:
-                stream._hooks(name).extend(hooks)
 
     def _run_late(self, hooks: list[Callable[..., Any]], *details: Any) -> None:
         """Run hooks that came after their moment."""

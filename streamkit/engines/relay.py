@@ -55,7 +55,7 @@ class Relay(Cared):
                     is_plain = headers[type_at] == content_type and headers[length_at][0] == length
                 except (LookupError, TypeError):
                     is_plain = False
-                if is_plain and (not USED or len(headers) == 2 or not _may_be_marked(headers)):
+                if is_plain and (len(headers) == 2 or _says_no_more(headers, type_at)):
                     self.phase = PASSING
                     return self.server_send(message)
                 return self._begin(message)
@@ -72,26 +72,15 @@ class Relay(Cared):
             headers = _listed(headers)
             message = {**message, "headers": headers}
         typed = sized = None
-        streams = False
         for pair in headers:
-            name = pair[0]
+            name = pair[0].lower()  # Django's are not in lower case
             if name == b"content-length":
                 sized = pair
             elif name == b"content-type":
-                typed = pair
-                if pair[1] not in _PLAIN_TYPES and _is_streaming(pair[1]):
-                    streams = True
-            elif marks and len(name) == 16 and name.lower() == b"content-encoding" and _MARK in pair[1]:
+                typed = pair if typed is None else typed
+            elif name == b"content-encoding" and marks and _MARK in pair[1]:
                 return self._begin(_unmarked(message), False)
-        if typed is None:  # there is none, or its name is not in lower case, as Django's
-            for pair in headers:
-                lowered = pair[0].lower()
-                if lowered == b"content-length":
-                    sized = pair
-                elif lowered == b"content-type":
-                    typed = pair
-                    streams = streams or _is_streaming(pair[1])
-        if streams:
+        if typed is not None and typed[1] not in _PLAIN_TYPES and _is_streaming(typed[1]):
             return self._begin_foreign(message)
         if sized is None:
             self._start = message
@@ -179,6 +168,15 @@ async def _both(send: Send, start: Message | None, body: Message) -> None:
     assert start is not None
     await send(start)
     await send(body)
+
+
+def _says_no_more(headers: Any, type_at: int) -> bool:
+    """Whether neither a mark nor an earlier Content-Type, which would be the one that counts, is there."""
+    if type_at:
+        for pair in headers[:type_at]:
+            if len(pair[0]) == 12 and pair[0].lower() == b"content-type":
+                return False
+    return not USED or not _may_be_marked(headers)
 
 
 def _may_be_marked(headers: Iterable[Any]) -> bool:
