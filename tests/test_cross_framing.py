@@ -75,8 +75,10 @@ def test_a_late_error_before_an_http10_client_is_still_an_error_page(served: Ser
     assert not answer.committed
 
 
-def test_a_whole_body_over_the_limit_is_an_error_before_anything_is_sent(described: Serve) -> None:
-    """X6"""
+def test_a_whole_body_over_the_limit_is_an_error_before_anything_is_sent(
+    described: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """X6: it is the request's fault, and no producer's."""
 
     def program() -> Run:
         for _ in range(100):
@@ -89,6 +91,7 @@ def test_a_whole_body_over_the_limit_is_an_error_before_anything_is_sent(describ
     else:
         assert isinstance(answer.error, BufferLimitExceeded)
         assert answer.error.limit == 5000
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("asked", [{"keep_open": True}, {"loop": True}])

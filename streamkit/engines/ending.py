@@ -141,8 +141,9 @@ def said_after(tail: bytes, said: bytes) -> bytes:
 
 
 def is_end_of(stream: BaseStream, error: BaseException | None) -> bool:
-    """Whether this error says, to whoever wrote, that the stream was ended early."""
-    return stream._ending is not None and _is_caused_by(error, stream._ending)
+    """Whether this error says, to whoever wrote, that the stream was ended early, or refused."""
+    ending = stream._ending or getattr(stream, "_refusal", None)
+    return ending is not None and _is_caused_by(error, ending)
 
 
 def _completion(stream: BaseStream, error: BaseException) -> tuple[bytes | str | None, bool]:

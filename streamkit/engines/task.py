@@ -292,7 +292,8 @@ async def run(stream: LoopStream) -> None:
         else:
             check_returned(response.producer, await _producing(stream, response))
     except BaseException as error:
-        if isinstance(error, asyncio.CancelledError) and (not stream.connected or stream._ending):
+        ended = not stream.connected or stream._ending or stream._refusal
+        if ended and isinstance(error, asyncio.CancelledError):
             stream._end(None)  # by the leave, or an early end; whoever cancelled does not wait for the word
             return
         if not is_entered:
