@@ -15,11 +15,13 @@ from .producers import kind_of
 from .response import StreamingResponse
 from .steps import StepAside
 
+_VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 CONTENT_TYPE = "text/html; charset=utf-8"  # what frameworks give a view that says nothing
 
 
-def is_async_view(view: Callable[..., Any]) -> bool:
-    """Whether the view is to be awaited; `ProducerError` if it cannot be given a stream."""
+def is_async_view(view: Callable[..., Any], *takes: str) -> bool:
+    """Whether the view is to be awaited; `ProducerError` if it cannot be called with what it `takes`."""
     if inspect.isgeneratorfunction(view) or inspect.isasyncgenfunction(view):
         raise ProducerError(
             f"wanted a live view that writes to its stream, got the generator function {view!r}: "
@@ -28,6 +30,12 @@ def is_async_view(view: Callable[..., Any]) -> bool:
     kind = kind_of(view)
     if kind.is_iterable:
         raise ProducerError(f"wanted a live view as a function that takes the stream, got {view!r}")
+    if takes:
+        signature = inspect.signature(view)
+        kinds = [parameter.kind for parameter in signature.parameters.values()]
+        if _VAR_POSITIONAL not in kinds and sum(kind in _POSITIONAL for kind in kinds) < len(takes):
+            wanted = ", ".join(takes)
+            raise ProducerError(f"a live view takes ({wanted}, ...), but {view!r} takes {signature}")
     return kind.is_async
 
 

@@ -198,7 +198,7 @@ def live(view: View) -> View:
     views need ASGI, or run on one shared loop thread under WSGI. HEAD runs the view up to its first
     write, for only the view knows its head. Raises `ProducerError`.
     """
-    if is_async_view(view):
+    if is_async_view(view, "request", "stream"):
 
         @functools.wraps(view)
         async def serve_async(request: HttpRequest, *args: Any, **values: Any) -> Any:

@@ -221,7 +221,7 @@ def live(view: View) -> View:
     Returning without `close()` closes. HEAD runs it up to its first write, for only the view knows
     its head. Raises `ProducerError`.
     """
-    is_async_view(view)
+    is_async_view(view, "stream")
 
     @functools.wraps(view)
     def serve(*instance: Any, **values: Any) -> Any:

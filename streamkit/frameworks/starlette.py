@@ -214,10 +214,8 @@ def live(view: View) -> View:
     only the endpoint knows its head. In FastAPI the other parameters are its own: dependencies,
     path and query parameters. Raises `ProducerError`.
     """
-    is_async_view(view)
+    is_async_view(view, "request", "stream")
     signature = inspect.signature(view)
-    if len(signature.parameters) < 2:
-        raise ProducerError(f"a live endpoint takes (request, stream, ...), but {view!r} takes {signature}")
     name_of_request = next(iter(signature.parameters))
 
     @functools.wraps(view)

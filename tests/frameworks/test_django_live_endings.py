@@ -231,6 +231,11 @@ def test_a_generator_function_is_refused_as_a_live_view() -> None:
             yield "a"
 
 
+def test_a_view_without_room_for_the_stream_is_refused_as_a_live_view() -> None:
+    with pytest.raises(ProducerError, match=r"takes \(request, stream, \.\.\.\), but .* takes \(request\)"):
+        live(lambda request: None)
+
+
 def test_django_wrapped_by_streamkit_gives_its_options_below_the_settings(way: LiveWay) -> None:
     def program(request: Any, stream: Any) -> Iterator[Any]:
         yield "a"

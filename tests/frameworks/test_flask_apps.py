@@ -134,6 +134,9 @@ def test_what_cannot_be_given_a_stream_is_refused_where_it_is_made_live() -> Non
             live(view)
     with pytest.raises(ProducerError, match="write instead of yielding"):
         live(rows)
+    with pytest.raises(ProducerError, match=r"takes \(stream, \.\.\.\), but .* takes \(\*, id\)"):
+        live(lambda *, id: None)
+    live(lambda *given: None)
 
 
 # ---------------------------------------------------------------- the test client and the debugger
