@@ -11,7 +11,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+    nullcontext,
+)
 from contextvars import Context
 from typing import Any
 
@@ -23,13 +29,9 @@ from .ready import turn
 from .task import TaskStream
 from .thread import ThreadStream
 
-
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
-
-
 UNBOUNDED = sys.maxsize  # nobody else reads: what waits here was made on request
 _END: Any = object()
+_NOTHING = nullcontext()  # what needs no leaving, where there are no resources
 
 # Neither an iterable nor a server's `send` need ever suspend: every so many chunks the loop
 # gets its turn, and a leave is noticed.
@@ -41,8 +43,9 @@ class Pull:
 
     def __init__(self, stream: ThreadStream, context: Context | None) -> None:
         self.stream = stream
-        self._run = _call if context is None else context.run
-        self._opened = ExitStack()
+        self._context = context
+        assert stream.response is not None
+        self._opened: AbstractContextManager[Any] = ExitStack() if stream.response.resources else _NOTHING
         self._iterator: Iterator[Chunk] | None = None
         self._is_open = False
 
@@ -65,44 +68,80 @@ class Pull:
                 stream.raise_error()
                 return None
             stream._pulling = True
-            chunk: bytes | None = self._run(self._advance)
-            stream._pulling = False
-            if chunk is not None:
+            if self._iterator is None:
+                self._run(self._advance)
+                stream._pulling = False
+                continue
+            # Written out: this is what each chunk goes through.
+            try:
+                if self._context is None:
+                    chunk = next(self._iterator, _END)
+                else:
+                    chunk = self._context.run(next, self._iterator, _END)
+            except BaseException as error:
+                self._run(self._fail, error)
+                stream._pulling = False
+                continue
+            if stream._direct and type(chunk) is bytes and chunk and not stream._chunks:
+                stream._pulling = False
+                stream._hand_over(chunk)
                 return chunk
+            self._run(self._put, chunk)
+            stream._pulling = False
         with stream._mutex:
             return stream._take()
 
-    def _advance(self) -> bytes | None:
-        """One step: the chunk, if it may be handed over as it is; else it goes the stream's way."""
-        stream = self.stream
-        response = stream.response
+    def _run(self, step: Callable[..., object], *arguments: Any) -> None:
+        if self._context is None:
+            step(*arguments)
+        else:
+            self._context.run(step, *arguments)
+
+    def _advance(self) -> None:
+        """One step, by way of the stream, which the first chunk commits."""
+        response = self.stream.response
         assert response is not None
         try:
             if self._iterator is None:
                 self._is_open = True
-                for resource in response.resources:
-                    self._opened.enter_context(resource)
+                if isinstance(self._opened, ExitStack):
+                    for resource in response.resources:
+                        self._opened.enter_context(resource)
                 self._iterator = iter(response.producer)
             chunk = next(self._iterator, _END)
-            if stream._direct and type(chunk) is bytes and chunk and not stream._chunks:
-                stream._hand_over(chunk)
-                return chunk
+        except BaseException as error:
+            self._fail(error)
+            return
+        self._put(chunk)
+
+    def _put(self, chunk: Any) -> None:
+        """Send it the stream's way; or end the stream, if that was the last."""
+        stream = self.stream
+        response = stream.response
+        assert response is not None
+        try:
             if chunk is not _END:
                 if stream.foreign and not isinstance(chunk, bytes):
                     raise ProtocolViolation(f"wanted bytes from the application (PEP 3333), got {chunk!r}")
                 stream.write(chunk)
-                return None
+                return
             self._is_open = False
             with self._opened:
                 thread.close_iterator(response.producer, self._iterator)
                 stream.commit()  # its hooks find the resources open, as they do at a first chunk
         except BaseException as error:
-            if not self._close(error):
-                fail(stream, error, stream._end)
-                del error
-                return None
+            self._fail(error)
+            return
         thread.end_of_producer(stream, response)
-        return None
+
+    def _fail(self, error: BaseException) -> None:
+        """The iterable has failed, or what it gave could not be sent; a resource may take that on itself."""
+        stream = self.stream
+        if not self._close(error):
+            fail(stream, error, stream._end)
+            return
+        assert stream.response is not None
+        thread.end_of_producer(stream, stream.response)
 
     def leave(self) -> None:
         """The reader is gone: close the iterable here and now."""
@@ -135,8 +174,10 @@ class AsyncPull:
 
     def __init__(self, stream: TaskStream) -> None:
         self.stream = stream
-        self._opened = AsyncExitStack()
         assert stream.response is not None
+        self._opened: AbstractAsyncContextManager[Any] = (
+            AsyncExitStack() if stream.response.resources else _NOTHING
+        )
         self._encode = stream.response.item_encoder()
         self._turns = 0
         self._iterator: AsyncIterator[Chunk] | None = None
@@ -189,7 +230,8 @@ class AsyncPull:
         try:
             if self._iterator is None:
                 self._is_open = True
-                await task.enter_all(self._opened, response.resources)
+                if isinstance(self._opened, AsyncExitStack):
+                    await task.enter_all(self._opened, response.resources)
                 self._iterator = aiter(response.producer)
         except BaseException as error:
             await self._end(error, of_iterable=False)

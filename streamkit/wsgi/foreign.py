@@ -87,8 +87,10 @@ def check_answer(answer: Answer) -> None:
             f"wanted a status such as '200 OK' in start_response (PEP 3333), got {status!r}"
         )
     # Werkzeug's headers are no list, and good enough for servers that only go through them.
-    is_lasting = isinstance(headers, Iterable) and not isinstance(headers, (Iterator, Mapping, str, bytes))
-    if not is_lasting or not all(_is_field(pair) for pair in headers):
+    is_lasting = type(headers) is list or (
+        isinstance(headers, Iterable) and not isinstance(headers, (Iterator, Mapping, str, bytes))
+    )
+    if not is_lasting or not all(map(_is_field, headers)):
         raise ProtocolViolation(
             f"wanted a list of (name, value) pairs in start_response (PEP 3333), got {headers!r}"
         )
