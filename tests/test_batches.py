@@ -11,6 +11,9 @@ from driving import PATIENCE
 
 from streamkit.downloads import batches
 from streamkit.downloads.rows import CsvPen
+from streamkit.errors import ClientDisconnected, StreamClosed
+
+FOREVER = 1e9
 
 
 class SlowStream:
@@ -20,8 +23,11 @@ class SlowStream:
         self.taken: list[bytes] = []
         self.waiting: list[bytes] = []
         self.turns = asyncio.Semaphore(1)
+        self.fault: Exception | None = None  # what a write raises
 
     async def write(self, chunk: bytes) -> int:
+        if self.fault is not None:
+            raise self.fault
         self.waiting.append(chunk)
         try:
             await self.turns.acquire()
@@ -51,6 +57,7 @@ def run(
     """Tell a story of a stream, the queue that its rows come from, and the body's task."""
 
     async def main() -> None:
+        batches.MOMENT = more.get("moment", batches.MOMENT)  # the fixture puts it back
         stream: Any = SlowStream()
         queue: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -135,14 +142,82 @@ def test_what_fails_by_the_timer_is_raised_with_the_next_chunk_and_sends_nothing
     run(story, on_progress=on_progress)
 
 
-def test_what_fails_while_a_chunk_is_on_its_way_does_not_wait_for_it():
+def test_what_fails_while_a_chunk_is_on_its_way_is_raised_after_it_and_what_has_gathered():
     async def story(stream: SlowStream, queue: asyncio.Queue[Any], task: asyncio.Task[None]) -> None:
         queue.put_nowait(2)
         await until(lambda: stream.waiting)
+        queue.put_nowait(3)
         queue.put_nowait(BadText())
+        await until(queue.empty)
+        stream.turns.release()
+        await until(lambda: stream.waiting == [b"3\r\n"])
+        assert not task.done()
+        stream.turns.release()
         with pytest.raises(LookupError):
             await task
+        assert stream.taken == [b"1\r\n", b"2\r\n", b"3\r\n"]
+
+    run(story)
+
+
+@pytest.mark.parametrize("gone", [ClientDisconnected(), StreamClosed("ended")], ids=repr)
+def test_what_fails_is_raised_also_when_the_rows_before_it_find_nobody(gone: Exception):
+    async def story(stream: SlowStream, queue: asyncio.Queue[Any], task: asyncio.Task[None]) -> None:
+        stream.fault = gone
+        queue.put_nowait(2)
+        queue.put_nowait(BadText())
+        with pytest.raises(LookupError) as caught:
+            await task
+        assert caught.value.__context__ is None
+        assert stream.taken == [b"1\r\n"]
+
+    run(story, moment=FOREVER)
+
+
+def test_a_body_that_is_cancelled_while_it_sends_the_rows_before_a_failure_sends_no_more():
+    async def story(stream: SlowStream, queue: asyncio.Queue[Any], task: asyncio.Task[None]) -> None:
+        queue.put_nowait(2)
+        queue.put_nowait(BadText())
+        await until(lambda: stream.waiting == [b"2\r\n"])
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
         assert (stream.taken, stream.waiting) == ([b"1\r\n"], [])
+
+    run(story, moment=FOREVER)
+
+
+def test_after_sending_has_failed_the_rows_that_have_gathered_are_not_sent():
+    def on_progress(rows: int, sent: int) -> None:
+        if rows == 2:
+            raise LookupError
+
+    async def story(stream: SlowStream, queue: asyncio.Queue[Any], task: asyncio.Task[None]) -> None:
+        for _ in range(9):
+            stream.turns.release()
+        queue.put_nowait(2)
+        await until(lambda: len(stream.taken) == 2)
+        queue.put_nowait("x" * batches.CHUNK)  # so many that they are to be sent now
+        with pytest.raises(LookupError):
+            await asyncio.wait_for(task, PATIENCE)
+        assert stream.taken == [b"1\r\n", b"2\r\n"]
+
+    run(story, on_progress=on_progress)
+
+
+def test_what_the_timer_cannot_encode_is_raised_and_no_row_after_it_is_sent():
+    async def story(stream: SlowStream, queue: asyncio.Queue[Any], task: asyncio.Task[None]) -> None:
+        for _ in range(9):
+            stream.turns.release()
+        queue.put_nowait(2)
+        queue.put_nowait("\udc80")
+        await until(lambda: len(stream.taken) == 2)
+        queue.put_nowait(4)
+        await asyncio.sleep(0.01)  # long enough for the timer
+        queue.put_nowait(None)
+        with pytest.raises(UnicodeEncodeError):
+            await task
+        assert stream.taken == [b"1\r\n", b"2\r\n"]
 
     run(story)
 

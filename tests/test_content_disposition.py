@@ -86,11 +86,29 @@ def test_a_file_name_that_is_no_utf8_is_sent_with_question_marks():
 
 
 @pytest.mark.parametrize(
-    "disposition", ["", "a b", "inline;x=y", "inline\r\nSet-Cookie: a", "ünline", None, 1]
+    "disposition",
+    [
+        "",
+        "a b",
+        "inline;x=y",
+        "inline\r\nSet-Cookie: a",
+        "ünline",
+        None,
+        1,
+        "download",
+        "form-data",
+        " inline",
+    ],
 )
-def test_a_disposition_that_is_no_token_is_refused(disposition: Any):
-    with pytest.raises(HeaderError, match="disposition"):
-        content_disposition(disposition, "a.txt")
+def test_a_disposition_that_is_neither_attachment_nor_inline_is_refused(disposition: Any):
+    for filename in ("a.txt", None):
+        with pytest.raises(HeaderError, match="'attachment' or 'inline'") as caught:
+            content_disposition(disposition, filename)
+        assert repr(disposition) in str(caught.value)
+
+
+def test_the_case_of_a_disposition_is_the_callers():
+    assert content_disposition("Attachment", None) == "Attachment"
 
 
 def test_a_name_that_is_no_text_is_refused():

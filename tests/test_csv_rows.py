@@ -79,11 +79,50 @@ def test_a_header_picks_the_columns_of_mappings(served: Downloads, header: Any, 
     assert served(lambda: csv_rows([{"a": 1, "b": 2}], "a.csv", header=header)).finish().body == expected
 
 
-@pytest.mark.parametrize("odd", [{"a": 1}, {"a": 1, "c": 2}, {"a": 1, "b": 2, "c": 3}])
-def test_a_mapping_with_other_columns_than_the_first_ends_the_download(served: Downloads, odd: Any):
-    answer = served(lambda: csv_rows([{"a": 1, "b": 2}, odd], "a.csv")).finish()
-    assert not answer.complete
-    assert isinstance(answer.error, (ProducerError, KeyError))
+@pytest.mark.parametrize("odd", [{"a": 1}, {"a": 1, "c": 2}, {"a": 1, "b": 2, "c": 3}, {}], ids=repr)
+def test_a_mapping_with_other_columns_than_the_first_ends_the_download_with_its_number(
+    served: Downloads, kind: Any, odd: Any
+):
+    rows = [{"a": 1, "b": 2}, {"a": 3, "b": 4}, odd]
+    answer = served(lambda: csv_rows(kind(rows), "a.csv")).finish()
+    assert (answer.body, answer.complete) == (b"a,b\r\n1,2\r\n3,4\r\n", False)
+    assert isinstance(answer.error, ProducerError)
+    assert str(answer.error) == (
+        f"row 3: wanted a mapping with the columns of the first, ['a', 'b'], got {list(odd)!r}"
+    )
+
+
+def test_a_mapping_without_a_column_of_the_header_ends_the_download_with_its_number(
+    served: Downloads, kind: Any
+):
+    rows = [{"a": 1, "b": 2}, {"b": 4}]
+    for header in (["a"], ["b", "a"]):
+        make = lambda header=header: csv_rows(kind(rows), "a.csv", header=header)  # noqa: E731
+        answer = served(make).finish()
+        assert not answer.complete
+        assert isinstance(answer.error, ProducerError)
+        assert str(answer.error) == (
+            f"row 2: wanted a mapping with the columns of the header, {header!r}, got ['b']"
+        )
+
+
+@pytest.mark.parametrize("odd", [5, None, [1, 2], "ab"], ids=repr)
+def test_a_row_among_mappings_that_is_none_is_named_with_its_number(served: Downloads, kind: Any, odd: Any):
+    answer = served(lambda: csv_rows(kind([{"a": 1, "b": 2}, odd]), "a.csv")).finish()
+    assert answer.body == b"a,b\r\n1,2\r\n"
+    assert isinstance(answer.error, ProducerError)
+    assert str(answer.error) == (
+        f"row 2: wanted a mapping as the first row is one, got {type(odd).__name__}: {odd!r}"
+    )
+
+
+def test_an_error_of_a_mapping_with_all_columns_is_its_own(served: Downloads, kind: Any):
+    class Lazy(dict[str, int]):
+        def __getitem__(self, name: str) -> int:
+            raise KeyError("of the application")
+
+    answer = served(lambda: csv_rows(kind([Lazy(a=1)]), "a.csv")).finish()
+    assert type(answer.error) is KeyError
 
 
 def test_a_dialect_is_one_of_the_csv_module(served: Downloads, kind: Any):
@@ -280,6 +319,100 @@ def test_an_error_after_it_cuts_the_connection(served: Downloads, table: Any):
     assert rows.closed
 
 
+def numbered(count: int) -> bytes:
+    return plainly([number, "x" * 100] for number in range(1, count + 1))
+
+
+@pytest.mark.parametrize("made", [1, 2, 3, 50, 5000])
+def test_rows_that_were_made_before_a_failure_are_sent_before_it(
+    served: Downloads, table: Any, made: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(batches, "MOMENT", FOREVER)
+    seen: list[tuple[int, int]] = []
+    make = lambda: csv_rows(table(made), "a.csv", on_progress=lambda *told: seen.append(told))  # noqa: E731
+    answer = served(make).finish()
+    assert answer.body == numbered(made)
+    assert not answer.complete
+    assert isinstance(answer.error, Boom)
+    assert seen[-1] == (made, len(answer.body))
+    assert len(seen) == len(set(seen))
+
+
+def test_rows_that_were_made_before_a_row_that_cannot_be_encoded_are_sent(
+    served: Downloads, kind: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(batches, "MOMENT", FOREVER)
+    good = [(1, "é"), (2, 'two\r\n"lines"'), (3, "plain")]
+    seen: list[tuple[int, int]] = []
+    for bad in ("\u20ac", 'in its\r\nsecond "line" \u20ac'):
+        rows = [*good, (4, bad), (5, "never sent")]
+        make = lambda rows=rows: csv_rows(  # noqa: E731
+            kind(rows), "a.csv", encoding="latin-1", on_progress=lambda *told: seen.append(told)
+        )
+        answer = served(make).finish()
+        assert answer.body == plainly(good).decode().encode("latin-1")
+        assert not answer.complete
+        assert isinstance(answer.error, UnicodeEncodeError)
+        assert seen[-1] == (3, len(answer.body))
+
+
+def test_an_encoding_that_shifts_between_alphabets_is_where_it_was_before_the_row_that_failed(
+    served: Downloads, kind: Any
+):
+    rows = [("あ",), ("い",), ("う\u20ac",)]
+    answer = served(lambda: csv_rows(kind(rows), "a.csv", encoding="iso2022_jp")).finish()
+    assert answer.body.decode("iso2022_jp") == "あ\r\nい\r\n"
+    assert isinstance(answer.error, UnicodeEncodeError)
+
+
+def test_a_first_row_that_cannot_be_encoded_is_a_real_error_also_under_a_header(served: Downloads, kind: Any):
+    make = lambda: csv_rows(kind([("\u20ac",), ("b",)]), "a.csv", header=["a"], encoding="latin-1")  # noqa: E731
+    answer = served(make).finish()
+    assert not answer.committed
+    assert isinstance(answer.error, UnicodeEncodeError)
+
+
+def test_an_escape_character_does_not_hide_where_a_row_ends(served: Downloads):
+    class Escaped(csv.excel):
+        doublequote = False
+        escapechar = "\\"
+
+    good = [("a",), ('5" and\r\n\\',), ("b",)]
+    make = lambda: csv_rows([*good, ("\u20ac",)], "a.csv", dialect=Escaped, encoding="latin-1")  # noqa: E731
+    text = io.StringIO(newline="")
+    csv.writer(text, Escaped).writerows(good)
+    assert served(make).finish().body == text.getvalue().encode()
+
+
+def test_a_failure_before_anything_was_sent_is_a_real_error_over_http10_too(served: Downloads, table: Any):
+    answer = served(lambda: csv_rows(table(3), "a.csv"), version="1.0").finish()
+    assert not answer.committed
+    assert isinstance(answer.error, Boom)
+
+
+def test_an_error_of_progress_is_not_followed_by_what_has_gathered(served: Downloads, kind: Any):
+    seen: list[int] = []
+
+    def on_progress(rows: int, sent: int) -> None:
+        seen.append(sent)
+        if rows > 1:
+            raise Boom
+
+    rows = [(number, "x" * 100) for number in range(2000)]
+    answer = served(lambda: csv_rows(kind(rows), "a.csv", on_progress=on_progress)).finish()
+    assert len(seen) == 2
+    assert len(answer.body) == seen[1]
+    assert isinstance(answer.error, Boom)
+
+
+def test_the_error_is_not_lost_when_the_client_leaves_before_the_last_rows_are_sent():
+    body = iter(csv_rows(Table(3), "a.csv").producer)
+    assert [next(body), next(body)] == [numbered(1), numbered(3)[len(numbered(1)) :]]
+    with pytest.raises(Boom) as caught:
+        body.close()
+    assert caught.value.__context__ is None  # or it would be taken for the leave itself
+
+
 def test_rows_are_closed_when_the_client_leaves(served: Downloads, table: Any):
     rows = table(FOREVER)
     answer = served(lambda: csv_rows(rows, "a.csv"))
@@ -320,11 +453,48 @@ def test_a_list_of_rows_can_be_sent_again(served: Downloads):
 # ---------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize("row", ["text", b"bytes"])
-def test_a_row_that_is_text_is_refused_before_anything_is_sent(served: Downloads, kind: Any, row: Any):
-    answer = served(lambda: csv_rows(kind([row]), "a.csv")).finish()
-    assert not answer.committed
+@pytest.mark.parametrize("row", ["text", b"bytes", 1, None])
+def test_a_row_that_has_no_fields_is_refused_before_anything_is_sent(served: Downloads, kind: Any, row: Any):
+    for header in (None, ["a"]):
+        answer = served(lambda header=header: csv_rows(kind([row, row]), "a.csv", header=header)).finish()
+        assert not answer.committed
+        assert isinstance(answer.error, ProducerError)
+        assert str(answer.error) == (
+            f"row 1: wanted a row as a sequence of fields or as a mapping, got {type(row).__name__}: {row!r}"
+        )
+
+
+def test_a_later_row_that_has_no_fields_is_named_with_its_number(served: Downloads, kind: Any):
+    answer = served(lambda: csv_rows(kind([[1], [2], 3]), "a.csv")).finish()
+    assert answer.body == b"1\r\n2\r\n"
     assert isinstance(answer.error, ProducerError)
+    assert str(answer.error).startswith("row 3: wanted a row as a sequence of fields")
+    assert isinstance(answer.error.__cause__, csv.Error)
+
+
+def test_what_the_csv_module_refuses_is_named_with_the_number_of_its_row(served: Downloads, kind: Any):
+    class Bare(csv.excel):
+        quoting = csv.QUOTE_NONE
+
+    answer = served(lambda: csv_rows(kind([["a"], ["b,c"]]), "a.csv", dialect=Bare)).finish()
+    assert answer.body == b"a\r\n"
+    assert isinstance(answer.error, csv.Error)
+    assert str(answer.error).startswith("row 2: need to escape")
+
+
+def test_an_error_of_the_csv_module_from_the_rows_themselves_is_theirs(served: Downloads, kind: Any):
+    def rows() -> Iterator[Any]:
+        yield ["a"]
+        raise csv.Error("of the application")
+
+    answer = served(lambda: csv_rows(kind(rows()), "a.csv")).finish()
+    assert str(answer.error) == "of the application"
+
+
+@pytest.mark.parametrize("headers", [["id"], ["id", "ab"], "id", [("X-A", "1", "2")]], ids=repr)
+def test_column_names_given_as_headers_are_refused(headers: Any):
+    with pytest.raises(HeaderError, match="pairs of name and value"):
+        csv_rows(ROWS, "a.csv", headers=headers)
 
 
 @pytest.mark.parametrize("rows", ["text", None, 5, lambda stream: None])

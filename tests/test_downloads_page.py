@@ -16,13 +16,24 @@ from streamkit.testing import Client
 PAGE = Path(__file__).parents[1] / "docs" / "downloads.md"
 
 
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def run(block: str) -> dict[str, Any]:
+    """What one block of the page defines, by itself."""
+    names: dict[str, Any] = {"__name__": "page", "__file__": str(PAGE)}
+    exec(compile(block, str(PAGE), "exec"), names)
+    return names
+
+
 @pytest.fixture(scope="module")
 def page() -> dict[str, Any]:
-    """What the blocks of the page define, one after the other."""
-    names: dict[str, Any] = {"__name__": "page", "__file__": str(PAGE)}
-    for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL):
-        exec(compile(block, str(PAGE), "exec"), names)
-    return names
+    """What all of them define; each function knows its own block alone."""
+    return {name: value for block in BLOCKS for name, value in run(block).items()}
+
+
+def test_each_block_of_code_is_run() -> None:
+    assert len(BLOCKS) == PAGE.read_text().count("```") / 2 == 5
 
 
 def test_each_function_sends_its_file(page: dict[str, Any]) -> None:

@@ -82,6 +82,54 @@ def test_a_row_that_is_no_json_is_a_real_error_where_it_is_the_first(served: Dow
     assert isinstance(answer.error, TypeError)
 
 
+@pytest.mark.parametrize(
+    "odd", [{1, 2}, {"a": {1, 2}}, object(), {(1, 2): 3}, "\udc80"], ids=lambda odd: type(odd).__name__
+)
+def test_what_json_has_no_word_for_is_named_with_the_number_of_its_row(
+    served: Downloads, kind: Any, odd: Any
+):
+    answer = served(lambda: json_lines(kind([1, 2, odd, 4]), "a")).finish()
+    assert answer.body.startswith(b'1\n2\n{"error"')
+    assert not answer.complete
+    assert isinstance(answer.error, ProducerError)
+    assert str(answer.error).startswith(f"row 3: wanted what JSON has words for, got {type(odd).__name__}: ")
+
+
+def test_a_row_that_contains_itself_is_named_with_its_number(served: Downloads, kind: Any):
+    odd: list[Any] = []
+    odd.append(odd)
+    answer = served(lambda: json_lines(kind([1, odd]), "a")).finish()
+    assert isinstance(answer.error, ProducerError)
+    assert str(answer.error).startswith("row 2: ")
+
+
+def test_what_an_encoder_raises_is_its_own(served: Downloads, kind: Any):
+    answer = served(lambda: json_lines(kind([1, {2}]), "a", json=json.dumps)).finish()
+    assert answer.body.startswith(b'1\n{"error"')
+    assert type(answer.error) is TypeError
+
+
+def test_rows_before_one_that_an_encoder_makes_several_lines_of_are_sent(served: Downloads, kind: Any):
+    encode = lambda row: json.dumps(row, indent=None if row != [3] else 1)  # noqa: E731
+    answer = served(lambda: json_lines(kind([[1], [2], [3]]), "a", json=encode)).finish()
+    assert answer.body.startswith(b'[1]\n[2]\n{"error"')
+    assert isinstance(answer.error, ProducerError)
+    assert str(answer.error).startswith("row 3: wanted one line for each row")
+
+
+def test_rows_that_were_made_before_a_failure_are_sent_before_the_error(served: Downloads, kind: Any):
+    def rows() -> Iterator[Any]:
+        yield from range(5000)
+        raise LookupError
+
+    answer = served(lambda: json_lines(kind(rows()), "a")).finish()
+    *lines, last = answer.body.splitlines()
+    assert [int(line) for line in lines] == list(range(5000))
+    assert list(json.loads(last)) == ["error"]
+    assert not answer.complete
+    assert isinstance(answer.error, LookupError)
+
+
 def test_http10_gets_it_whole(served: Downloads, kind: Any):
     answer = served(lambda: json_lines(kind([1, 2]), "a"), version="1.0").finish()
     assert (answer.body, answer.header("Content-Length")) == (b"1\n2\n", "4")

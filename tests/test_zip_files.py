@@ -83,6 +83,50 @@ def test_each_member_is_in_the_archive_whatever_its_content_comes_from(
     assert opened.closed
 
 
+def test_a_path_may_be_text_and_the_text_of_a_pair_is_its_content(
+    served: Downloads, kind: Any, tmp_path: Path
+):
+    path = tmp_path / "on disk.bin"
+    path.write_bytes(NOISE)
+    (tmp_path / "sub").mkdir()
+    members = [str(path), f"{tmp_path}/sub/", ("notes.txt", "text"), ("named.txt", str(path))]
+    answer = served(lambda: zip_files(kind(members), "all.zip")).finish()
+    assert answer.complete, answer.error
+    assert contents(answer.body) == {
+        "on disk.bin": NOISE,
+        "sub/": b"",
+        "notes.txt": b"text",
+        "named.txt": str(path).encode(),
+    }
+
+
+def test_a_path_that_is_not_there_is_a_real_error(served: Downloads, kind: Any, tmp_path: Path):
+    answer = served(lambda: zip_files(kind([f"{tmp_path}/no.txt"]), "all.zip")).finish()
+    assert not answer.committed
+    assert isinstance(answer.error, FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    "member", [5, None, b"a.txt", "", ["a.txt", b"x"], ("a.txt",), ("a", b"x", 1)], ids=repr
+)
+def test_a_member_that_is_neither_a_path_nor_a_pair_is_refused_with_what_was_wanted(
+    served: Downloads, kind: Any, member: Any
+):
+    answer = served(lambda: zip_files(kind([member]), "all.zip")).finish()
+    assert not answer.committed
+    assert isinstance(answer.error, ProducerError)
+    assert "wanted a member as a path (str or os.PathLike) or as a tuple of name and content" in str(
+        answer.error
+    )
+    assert repr(member) in str(answer.error)
+
+
+def test_one_path_in_place_of_the_members_is_refused():
+    for path in ("/srv/a.pdf", b"/srv/a.pdf", Path("/srv/a.pdf")):
+        with pytest.raises(ProducerError, match="wanted members as an iterable"):
+            zip_files(path, "all.zip")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("among", ["list", "async"])
 def test_an_async_source_may_stand_in_a_list_and_among_async_members(served: Downloads, among: str):
     async def opening() -> Any:
@@ -146,8 +190,8 @@ def test_members_that_cannot_be_iterated_are_refused(members: Any):
         zip_files(members, "a.zip")
 
 
-@pytest.mark.parametrize("member", ["a.txt", ("a",), ("", b""), (5, b""), ("a", b"", 1)])
-def test_a_member_that_is_none_is_a_real_error(served: Downloads, kind: Any, member: Any):
+@pytest.mark.parametrize("member", [("", b""), (5, b"")])
+def test_a_member_without_a_name_is_a_real_error(served: Downloads, kind: Any, member: Any):
     answer = served(lambda: zip_files(kind([member]), "a.zip")).finish()
     assert not answer.committed
     assert isinstance(answer.error, ProducerError)

@@ -17,7 +17,9 @@ import unicodedata
 
 from ..errors import HeaderError
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+# "Unknown or unhandled disposition types SHOULD be handled ... the same way as 'attachment'" -- RFC
+# 6266, section 4.2: another word, however it is meant, is that one misspelled.
+_DISPOSITIONS = ("attachment", "inline")
 
 # The same characters that Rails lets stand. In a quoted string "&" and "'" are known to
 # confuse old mail and web clients; in the extended form "&" is an attr-char (RFC 8187, 3.2.1).
@@ -35,14 +37,12 @@ _LATIN = {
 def content_disposition(disposition: str, filename: str | None) -> str:
     """The value of a Content-Disposition header (RFC 6266), always ASCII.
 
-    `disposition` is `attachment`, `inline` or another token; without a filename it stands
+    `disposition` is `attachment` or `inline`, in any case; without a filename it stands
     alone. Accents are taken off for the ASCII form; a character without an ASCII form is
-    `%3F` there. Raises `HeaderError` if `disposition` is no token, or the name no text.
+    `%3F` there. Raises `HeaderError` for another `disposition`, or a name that is no text.
     """
-    if not isinstance(disposition, str) or not _TOKEN(disposition):
-        raise HeaderError(
-            f"wanted disposition as 'attachment', 'inline' or another token (RFC 6266), got {disposition!r}"
-        )
+    if not isinstance(disposition, str) or disposition.lower() not in _DISPOSITIONS:
+        raise HeaderError(f"wanted disposition as 'attachment' or 'inline' (RFC 6266), got {disposition!r}")
     if filename is None:
         return disposition
     if not isinstance(filename, str):

@@ -88,8 +88,8 @@ class Shared(Pairs):
 class Headers(WerkzeugHeaders):
     """Werkzeug's headers, which refuse what may not be sent, and freeze at the commit.
 
-    Raises `HeaderError` for names that are no token or hop-by-hop and for values with CR,
-    LF or NUL, and `AlreadyCommitted` for every change after the commit.
+    Raises `HeaderError` for names that are no token or hop-by-hop, for values with CR, LF or
+    NUL and for items that are no pair, and `AlreadyCommitted` for every change after the commit.
     """
 
     frozen = False
@@ -97,12 +97,7 @@ class Headers(WerkzeugHeaders):
     def __init__(self, defaults: Items = None) -> None:
         super().__init__()
         if defaults is not None:
-            try:
-                self.extend(defaults)
-            except (TypeError, AttributeError):
-                raise HeaderError(
-                    f"wanted headers as a mapping or as pairs of name and value, got {defaults!r}"
-                ) from None
+            self.extend(defaults)
 
     def freeze(self) -> None:
         """From now on every change raises `AlreadyCommitted`."""
@@ -114,18 +109,29 @@ class Headers(WerkzeugHeaders):
 
     def check(self) -> None:
         """Refuse what a change has brought in, and take it out again."""
-        for index, (name, value) in enumerate(self._list):
-            try:
+        try:
+            for name, value in self._list:
                 check_value(check_name(name), value)
-            except HeaderError:
-                del self._list[index]
-                raise
+        except HeaderError:
+            self._list[:] = [pair for pair in self._list if _may_be_sent(*pair)]
+            raise
 
     def __hash__(self) -> int:  # type: ignore[override]
         return id(self)
 
 
+def _may_be_sent(name: object, value: object) -> bool:
+    try:
+        check_value(check_name(name), value)
+    except HeaderError:
+        return False
+    return True
+
+
 Arguments: TypeAlias = "tuple[Any, ...]"
+_BYTES = (bytes, bytearray, memoryview)
+_TEXTS = (str, *_BYTES)
+_WANTED = "wanted headers as a mapping or as pairs of name and value"
 
 
 def _check_one(args: Arguments, kwargs: Mapping[str, Any]) -> Arguments:
@@ -134,9 +140,22 @@ def _check_one(args: Arguments, kwargs: Mapping[str, Any]) -> Arguments:
     return args
 
 
+def _check_item(args: Arguments, kwargs: Mapping[str, Any]) -> Arguments:
+    """By its name, or by its place in the list: then what is set is a pair, or many."""
+    if len(args) != 2 or isinstance(args[0], str):
+        return _check_one(args, kwargs)
+    place, items = args
+    if isinstance(place, slice):
+        return (place, *_check_many((items,), kwargs))
+    _check_entries((items,))
+    return args
+
+
 def _check_list(args: Arguments, kwargs: Mapping[str, Any]) -> Arguments:
     if len(args) != 2 or args[1] is None:
         return args
+    if isinstance(args[1], _TEXTS) or not isinstance(args[1], Iterable):
+        raise HeaderError(f"wanted the values of {args[0]} as a list of str, got {args[1]!r}")
     values = list(args[1])
     for value in values:
         _check_kind(args[0], value)
@@ -147,28 +166,35 @@ def _check_many(args: Arguments, kwargs: Mapping[str, Any]) -> Arguments:
     if args and hasattr(args[0], "__next__"):  # it can be gone through once
         args = (list(args[0]), *args[1:])
     for many in args:
-        _check_entries(many)
+        if many is not None:
+            _check_entries(many)
     if kwargs:
         _check_entries(kwargs)
     return args
 
 
 def _check_entries(many: Any) -> None:
+    if isinstance(many, _TEXTS) or not hasattr(many, "__iter__"):
+        raise HeaderError(f"{_WANTED}, got {many!r}")
     for entry in many.items() if type(many) is dict or isinstance(many, Mapping) else many:
-        if isinstance(entry, (tuple, list)) and len(entry) == 2 and type(entry[1]) is not str:
+        # Any text of two letters could be unpacked too.
+        if not isinstance(entry, (tuple, list)) or len(entry) != 2:
+            raise HeaderError(f"{_WANTED}, got the item {entry!r}, which is no such pair")
+        if type(entry[1]) is not str:
             name, value = entry
             for one in value if isinstance(value, (list, tuple)) else (value,):
                 _check_kind(name, one)
 
 
 def _check_kind(name: object, value: object) -> None:
-    if value is None or isinstance(value, (bytes, bytearray, memoryview)):
+    if value is None or isinstance(value, _BYTES):
         check_value(str(name), value)
 
 
 # Of those that set something: what looks for values of which `str()` would only make a wrong text.
 _CHECKS = {
-    **dict.fromkeys(("__setitem__", "add", "add_header", "set", "setdefault"), _check_one),
+    "__setitem__": _check_item,
+    **dict.fromkeys(("add", "add_header", "set", "setdefault"), _check_one),
     **dict.fromkeys(("setlist", "setlistdefault"), _check_list),
     **dict.fromkeys(("__ior__", "extend", "update"), _check_many),
 }

@@ -3,6 +3,8 @@
 Rule: the first row goes at once. Then a chunk is sent when `CHUNK` bytes have gathered, or
 when a row comes and the chunk before is older than `MOMENT`; an async body also looks at the
 clock while it waits for a row. A synchronous one cannot: nobody can interrupt its `next`.
+Rows that were made before a failure are sent before it takes its course, once the first has
+gone; until then nothing is, so that the failure is a real error.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..core.producers import is_one_shot
-from ..errors import AlreadyServed
+from ..errors import AlreadyServed, ClientDisconnected, StreamClosed
 
 if TYPE_CHECKING:
     from ..core.stream import AsyncResponseStream
@@ -43,26 +46,33 @@ class Batches:
         self._begun = True
         rows = iter(self.rows)
         try:
-            yield from self._chunks(rows)
+            first = next(rows, END)
+            pen = self.pen(first)
+            if first is not END:
+                put_row(pen, first, 1)
+                yield from self._chunks(rows, pen)
+            elif chunk := pen.take(True):
+                yield chunk
+                (self.on_progress or _untold)(0, len(chunk))
         finally:
             close(rows)
 
-    def _chunks(self, rows: Iterator[Any]) -> Iterator[bytes]:
+    def _chunks(self, rows: Iterator[Any], pen: Pen) -> Iterator[bytes]:
+        """The first row, which is in the pen, and all after it."""
         tell = self.on_progress or _untold
-        first = next(rows, END)
-        pen = self.pen(first)
         put, take = pen.put, pen.take
-        count = size = sent = 0
-        if first is not END:
-            count = 1
-            put(first)
-            chunk = take()
-            yield chunk
-            sent = len(chunk)
-            tell(count, sent)
-            latest = monotonic()
+        chunk = take()
+        yield chunk
+        count, size, sent = 1, 0, len(chunk)
+        tell(count, sent)
+        latest = monotonic()
+        try:
             for row in rows:
-                size += put(row)
+                try:  # not by `put_row`: a call a row would cost a tenth of it
+                    size += put(row)
+                except Exception as error:
+                    pen.refuse(row, count + 1, error)
+                    raise
                 count += 1
                 if size >= CHUNK or monotonic() - latest >= MOMENT:
                     chunk = take()
@@ -71,7 +81,17 @@ class Batches:
                     sent += len(chunk)
                     tell(count, sent)
                     latest = monotonic()
-        chunk = take(True)
+            chunk = take(True)
+        except Exception:
+            chunk = take()
+            if chunk:
+                try:
+                    yield chunk
+                except GeneratorExit:
+                    pass  # the client has left, and what failed is still to be told
+                else:
+                    tell(count - pen.dropped, sent + len(chunk))
+            raise
         if chunk:
             yield chunk
             tell(count, sent + len(chunk))
@@ -99,10 +119,12 @@ class AsyncBatches:
         rows = aiter(self.rows)
         try:
             first = await anext(rows, END)
-            sender = _Sender(stream, self.pen(first), self.on_progress)
+            pen = self.pen(first)
+            sender = _Sender(stream, pen, self.on_progress)
             try:
                 if first is not END:
-                    sender.put(first)
+                    put_row(pen, first, 1)
+                    sender.rows = 1
                     await sender.send()
                     await self._send_each(rows, sender)
                 await sender.send(last=True)
@@ -113,14 +135,23 @@ class AsyncBatches:
             await self.aclose()
 
     async def _send_each(self, rows: AsyncIterator[Any], sender: _Sender) -> None:
-        put = sender.pen.put
-        async for row in rows:
-            sender.rows += 1
-            sender.size += put(row)
-            if sender.size >= CHUNK or monotonic() - sender.latest >= MOMENT:
-                await sender.send()
-            elif sender.timer is None:
-                sender.send_soon()
+        pen = sender.pen
+        put = pen.put
+        try:
+            async for row in rows:
+                try:
+                    sender.size += put(row)
+                except Exception as error:
+                    pen.refuse(row, sender.rows + 1, error)
+                    raise
+                sender.rows += 1
+                if sender.size >= CHUNK or monotonic() - sender.latest >= MOMENT:
+                    await sender.send()
+                elif sender.timer is None:
+                    sender.send_soon()
+        except Exception:
+            await sender.send_made()
+            raise
 
     async def aclose(self) -> None:
         """Close the rows, read or not."""
@@ -146,12 +177,9 @@ class _Sender:
         self.bytes = 0
         self.size = 0  # bytes, about, that have gathered
         self.latest = monotonic()  # when the last chunk went
+        self.failed = False
         self.timer: asyncio.TimerHandle | None = None
         self._sending: asyncio.Task[None] | None = None
-
-    def put(self, row: Any) -> None:
-        self.rows += 1
-        self.size += self.pen.put(row)
 
     async def send(self, *, last: bool = False) -> None:
         """Send all that has gathered, after what is on its way."""
@@ -159,9 +187,13 @@ class _Sender:
         if self._sending is not None:
             sending, self._sending = self._sending, None
             await sending
-        chunk = self._take(last)
-        if chunk:
-            await self._write(chunk, self.rows)
+        await self._send_gathered(last)
+
+    async def send_made(self) -> None:
+        """Send what was made before a failure, unless it was the sending that has failed."""
+        if not self.failed:
+            with suppress(ClientDisconnected, StreamClosed):  # nobody is there, but the failure is to be told
+                await self.send()
 
     def send_soon(self) -> None:
         """Send all that has gathered when its moment is over, whatever else is waited for."""
@@ -173,11 +205,24 @@ class _Sender:
         if sending is not None and not sending.done():
             self.send_soon()  # the client is slow: more may gather
         elif sending is None or sending.exception() is None:  # an error waits for `send` to raise it
-            self._sending = asyncio.ensure_future(self._write(self._take(), self.rows))
+            self._sending = asyncio.ensure_future(self._send_gathered())
 
-    def _take(self, last: bool = False) -> bytes:
+    async def _send_gathered(self, last: bool = False) -> None:
         self.size = 0
-        return self.pen.take(last)
+        fault: Exception | None = None
+        try:
+            chunk = self.pen.take(last)
+        except Exception as error:
+            fault = error
+            chunk = self.pen.take() if self.bytes else b""
+        try:
+            if chunk:
+                await self._write(chunk, self.rows - self.pen.dropped)
+            if fault is not None:
+                raise fault
+        except BaseException:
+            self.failed = True
+            raise
 
     async def _write(self, chunk: bytes, rows: int) -> None:
         await self.stream.write(chunk)
@@ -203,6 +248,15 @@ class _Sender:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+
+
+def put_row(pen: Pen, row: Any, number: int) -> None:
+    """Write a row, or raise what says which one cannot be written."""
+    try:
+        pen.put(row)
+    except Exception as error:
+        pen.refuse(row, number, error)
+        raise
 
 
 def check_unspent(source: object, begun: bool) -> None:

@@ -58,7 +58,7 @@ class Download(StreamingResponse):
     """Describe a file that is sent while `producer` makes it; see `streamkit.stream`.
 
     - `filename`: what the client is to save it as; any text, or None for no name.
-    - `disposition`: `attachment` to save it, `inline` to show it (RFC 6266).
+    - `disposition`: `attachment` to save it, `inline` to show it (RFC 6266), no other word.
     - `type`: a full media type, which stands as it is, or a registered short name (`csv`);
       None: by the filename's extension, else application/octet-stream. No charset is added.
     - `content_length`: in bytes, where it is known; sent and enforced.

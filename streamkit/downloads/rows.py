@@ -7,7 +7,8 @@ Rows come from an iterable or an async iterable. The first one is sent as soon a
 there; then many travel together, for a chunk a row would cost more than the row. None waits
 long: an async row at most 0.1 s; a synchronous one until the next arrives, if that takes longer.
 
-The price of the first row's haste: an error in the second is one after the commit.
+The price of the first row's haste: an error in the second is one after the commit. The rows
+before it are sent; a row that cannot be written is named by its number, from 1.
 
 Rule: a pen writes rows into memory (`put`) and gives what has gathered (`take`); the two
 bodies decide when. What is in the fields is the caller's: a text that begins with `=` is a
@@ -19,6 +20,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -33,6 +35,8 @@ from .media_types import media_type_of_download
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_A_ROW = "a row as a sequence of fields or as a mapping"
 
 Dialect: TypeAlias = "str | csv.Dialect | type[csv.Dialect]"
 Rows: TypeAlias = "Iterable[Any] | AsyncIterable[Any]"
@@ -52,8 +56,9 @@ def csv_rows(
 ) -> Download:
     """Describe a CSV file (RFC 4180) of `rows`, sent while they are read.
 
-    - `rows`: sequences of fields, or mappings: then `header` picks the columns, and without
-      it the first row's keys are the header.
+    - `rows`: sequences of fields, or mappings, as the first row is one or the other. Of mappings
+      `header` picks the columns, which each has to have; without it the first row's keys are the
+      header, and each has to have these and no others.
     - `header`: the column names, sent with the first row; alone if there is none.
     - `dialect`: a name or a dialect of the `csv` module.
     - `encoding`: the charset of `type`, or UTF-8; `utf-8-sig` is what Excel recognises.
@@ -61,7 +66,8 @@ def csv_rows(
       sent so far; awaited where `rows` is async and it can be. What it raises ends the download.
 
     The type is text/csv where neither `type` nor the extension says another. Raises
-    `ProducerError`, `OptionsError` and `HeaderError`; while it is sent, what `csv` raises.
+    `ProducerError`, `OptionsError` and `HeaderError`; while it is sent, `ProducerError` for what
+    is no such row, what `csv` raises, and `UnicodeEncodeError`.
     """
     charset = encoding or charset_of(media_type_of_download(type, filename, "text/csv"))
     columns = None if header is None else _names(header)
@@ -87,16 +93,16 @@ def json_lines(
     """Describe a file of JSON Lines: each of `rows` as one JSON text and a newline, in UTF-8.
 
     `json(row)` makes the text, in place of our own encoder (which also knows dates, UUIDs,
-    enums and dataclasses); more than one line of it is a `ProducerError`. `on_progress` is as
-    for `csv_rows`. The type is application/x-ndjson, whatever the extension, unless `type`
-    says another. A file that fails half-way ends with an `error` record, and is cut.
+    enums and dataclasses); more than one line of it is a `ProducerError`, and so is what our own
+    has no words for. `on_progress` is as for `csv_rows`. The type is application/x-ndjson, whatever
+    the extension, unless `type` says another. A file that fails half-way ends with an `error`
+    record, and is cut.
     """
     if json is not None and not callable(json):
         raise OptionsError([f"json: wanted a function or None, got {json!r}"])
-    dumps = json_encoder() if json is None else json
 
     def pen(first: Any) -> Pen:
-        return JsonPen(dumps)
+        return JsonPen(json)
 
     body = _body_of(rows, pen, on_progress)
     return _JsonLinesDownload(body, filename, disposition=disposition, type=type, **more)
@@ -119,25 +125,34 @@ class Pen(Protocol):
         """Write one row; about how many bytes that made."""
 
     def take(self, last: bool = False) -> bytes:
-        """What has gathered since the last time."""
+        """What has gathered since the last time; where that fails, the next call gives the rows before."""
+
+    def refuse(self, row: Any, number: int, error: Exception) -> None:
+        """`put` raised this at the row of that number: raise what says more, if anything does."""
+
+    @property
+    def dropped(self) -> int:
+        """The rows that were put and that no `take` gives, because one of them made it fail."""
 
 
 class CsvPen:
     """Rows as lines of CSV; the first row tells whether they are sequences or mappings."""
 
     def __init__(self, first: Any, header: list[str] | None, dialect: Dialect, charset: str) -> None:
+        self.dropped = 0
         self._text = io.StringIO(newline="")
-        self._encode = codecs.getincrementalencoder(charset)().encode
-        write: Callable[[Any], int] = csv.writer(self._text, dialect).writerow
+        self._encoder = codecs.getincrementalencoder(charset)()
+        writer = csv.writer(self._text, dialect)
+        write: Callable[[Any], int] = writer.writerow
+        self._dialect = writer.dialect
         if isinstance(first, (str, bytes, bytearray, memoryview)):
-            raise ProducerError(
-                f"wanted rows as sequences of fields or as mappings, got {type(first).__name__}: {first!r}"
-            )
+            raise _wrong_row(1, _A_ROW, first)
         self.put = write
+        self._columns: list[str] | None = None  # of mappings
+        self._strict = header is None
         if isinstance(first, Mapping):
-            strict = header is None
-            header = list(first) if header is None else header
-            self.put = _put_mapping(write, header, strict)
+            header = self._columns = list(first) if header is None else header
+            self.put = _put_mapping(write, header, self._strict)
         if header is not None:
             write(header)
 
@@ -145,21 +160,58 @@ class CsvPen:
         text = self._text.getvalue()
         self._text.seek(0)
         self._text.truncate()
-        return self._encode(text, last)
+        state = self._encoder.getstate()
+        try:
+            return self._encoder.encode(text, last)
+        except UnicodeEncodeError as error:
+            self._encoder.setstate(state)
+            whole, self.dropped = _rows_before(error.start, text, self._dialect)
+            self._text.write(whole)
+            raise
+
+    def refuse(self, row: Any, number: int, error: Exception) -> None:
+        columns = self._columns
+        if columns is None:
+            if not isinstance(error, csv.Error):
+                return
+            if not isinstance(row, Iterable):
+                raise _wrong_row(number, _A_ROW, row) from error
+            raise csv.Error(f"row {number}: {error}") from error
+        if not isinstance(row, Mapping):
+            raise _wrong_row(number, "a mapping as the first row is one", row) from error
+        keys = list(row)
+        if any(name not in keys for name in columns) or (self._strict and len(keys) != len(columns)):
+            whose = "first" if self._strict else "header"
+            raise ProducerError(
+                f"row {number}: wanted a mapping with the columns of the {whose}, {columns}, got {keys}"
+            ) from error
+        if isinstance(error, csv.Error):
+            raise csv.Error(f"row {number}: {error}") from error
 
 
 class JsonPen:
     """Rows as lines of JSON."""
 
-    def __init__(self, dumps: Callable[[Any], str | bytes]) -> None:
-        self._dumps = dumps
-        self._lines: list[bytes] = []
+    dropped = 0
 
-    def put(self, row: Any) -> int:
+    def __init__(self, json: Callable[[Any], str | bytes] | None) -> None:
+        self._is_own = json is None
+        self._dumps: Callable[[Any], Any] = json_encoder() if json is None else json
+        self._lines: list[bytes] = []
+        self.put: Callable[[Any], int] = self._put_own if json is None else self._put_given
+
+    def _put_own(self, row: Any) -> int:
+        line = self._dumps(row).encode()
+        self._lines.append(line)
+        return len(line) + 1
+
+    def _put_given(self, row: Any) -> int:
         made = self._dumps(row)
         line = made.encode() if isinstance(made, str) else made
         if not isinstance(line, bytes):
             raise UnsupportedData(made)
+        if b"\n" in line:
+            raise ProducerError("wanted one line for each row, but the encoder given as json made several")
         self._lines.append(line)
         return len(line) + 1
 
@@ -168,14 +220,17 @@ class JsonPen:
         if not lines:
             return b""
         self._lines = []
-        chunk = b"\n".join(lines) + b"\n"
-        if chunk.count(b"\n") != len(lines):
-            raise ProducerError("wanted one line for each row, but the encoder given as json made several")
-        return chunk
+        return b"\n".join(lines) + b"\n"
+
+    def refuse(self, row: Any, number: int, error: Exception) -> None:
+        if self._is_own and isinstance(error, (TypeError, ValueError, RecursionError)):
+            raise _wrong_row(number, "what JSON has words for", row, f" ({error})") from error
+        if isinstance(error, ProducerError):
+            raise ProducerError(f"row {number}: {error}") from error
 
 
 def _put_mapping(write: Callable[[Any], int], columns: list[str], strict: bool) -> Callable[[Any], int]:
-    """Write the fields of these columns; `strict` refuses a row that has others."""
+    """Write the fields of these columns; `strict` refuses a row that has more, or fewer."""
     if len(columns) == 1:
         name = columns[0]
         fields: Callable[[Any], Any] = lambda row: (row[name],)  # noqa: E731
@@ -187,17 +242,41 @@ def _put_mapping(write: Callable[[Any], int], columns: list[str], strict: bool) 
 
     def put(row: Any) -> int:
         if len(row) != count:
-            raise ProducerError(f"wanted rows with the columns of the first, {columns}, got {list(row)}")
+            raise KeyError  # `CsvPen.refuse` says it in words
         return write(fields(row))
 
     return put
 
 
+def _rows_before(stop: int, text: str, dialect: Any) -> tuple[str, int]:
+    """The rows of this text that end before `stop`, and how many do not."""
+    quote, end_of_row, escape = dialect.quotechar, dialect.lineterminator, dialect.escapechar
+    marks = [re.escape(mark) for mark in (quote, end_of_row) if mark]
+    marks = [re.escape(escape) + "(?s:.)", *marks] if escape else marks
+    end = others = 0
+    is_quoted = False
+    for mark in re.finditer("|".join(marks), text):
+        if mark[0] == quote:  # one in a field stands twice, and changes nothing
+            is_quoted = not is_quoted
+        elif mark[0] == end_of_row and not is_quoted:
+            if mark.end() <= stop:
+                end = mark.end()
+            else:
+                others += 1
+    return text[:end], others
+
+
+def _wrong_row(number: int, wanted: str, row: object, why: str = "") -> ProducerError:
+    shown = repr(row)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return ProducerError(f"row {number}: wanted {wanted}, got {type(row).__name__}: {shown}{why}")
+
+
 def _body_of(rows: Any, pen: Callable[[Any], Pen], on_progress: Progress | None) -> Batches | AsyncBatches:
     if on_progress is not None and not callable(on_progress):
         raise OptionsError([f"on_progress: wanted a function or None, got {on_progress!r}"])
-    kind = kind_of(rows)
-    if not kind.is_iterable:
+    kind = None if isinstance(rows, (str, bytes)) else kind_of(rows)
+    if kind is None or not kind.is_iterable:
         raise ProducerError(f"wanted rows as an iterable or an async iterable, got {rows!r}")
     return AsyncBatches(rows, pen, on_progress) if kind.is_async else Batches(rows, pen, on_progress)
 

@@ -1,6 +1,6 @@
 """A ZIP archive that is written while it is sent.
 
-    streamkit.zip_files([Path("a.pdf"), ("notes.txt", "now"), ("log.csv", lines())], "all.zip")
+    streamkit.zip_files(["/srv/a.pdf", ("notes.txt", "now"), ("log.csv", lines())], "all.zip")
     streamkit.zip_files(((p.relative_to(top).as_posix(), p) for p in top.rglob("*")), "top.zip")
 
 The standard library's `zipfile`, into memory that is emptied as it fills. Measured beside
@@ -32,6 +32,7 @@ from collections.abc import (
 )
 from contextlib import aclosing, closing
 from os import PathLike
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from ..core.producers import kind_of
@@ -46,7 +47,7 @@ Source: TypeAlias = (
     "str | bytes | bytearray | memoryview | PathLike[str] | IO[bytes]"
     " | Iterable[str | bytes] | AsyncIterable[str | bytes] | Callable[[], Any]"
 )
-Member: TypeAlias = "PathLike[str] | tuple[str | zipfile.ZipInfo, Source]"
+Member: TypeAlias = "str | PathLike[str] | tuple[str | zipfile.ZipInfo, Source]"
 
 BLOCK = 64 * 1024  # bytes read, and compressed, at a time
 
@@ -64,12 +65,12 @@ def zip_files(
 ) -> Download:
     """Describe a ZIP archive of `members`, sent while they are read; one larger than 4 GiB is ZIP64.
 
-    A member is a path, or a pair of its name in the archive (`/` between folders) and its
-    content: text (sent as UTF-8), bytes, a path, a file open for reading bytes, an iterable of
-    text or bytes, or a function without arguments that returns one of these; in an async
-    iterable of members, or a list, also an async iterable, or an async function. A `ZipInfo` in
-    place of the name is taken as it is. A folder's path makes an entry, not its contents. What can be
-    closed is closed when it was read.
+    A member is a path (a `str` by itself is one too), or a pair of its name in the archive (`/`
+    between folders) and its content: text (sent as UTF-8), bytes, a `Path`, a file open for reading
+    bytes, an iterable of text or bytes, or a function without arguments that returns one of these;
+    in an async iterable of members, or a list, also an async iterable, or an async function. A
+    `ZipInfo` in place of the name is taken as it is. A folder's path makes an entry, not its
+    contents. What can be closed is closed when it was read.
 
     - `compression`, `level`: as `zipfile.ZipFile` takes them; stored is best for what is
       compressed already.
@@ -82,8 +83,8 @@ def zip_files(
     _check_compression(compression, level)
     if on_progress is not None and not callable(on_progress):
         raise OptionsError([f"on_progress: wanted a function or None, got {on_progress!r}"])
-    kind = kind_of(members)
-    if not kind.is_iterable:
+    kind = None if isinstance(members, (str, bytes, PathLike)) else kind_of(members)
+    if kind is None or not kind.is_iterable:
         raise ProducerError(f"wanted members as an iterable or an async iterable, got {members!r}")
     is_async = kind.is_async or any(_is_async(source) for source in _sources(members))
     body = (_AsyncZip if is_async else _Zip)(members, compression, level, on_progress)
@@ -280,10 +281,15 @@ def _cut(data: Any) -> Iterator[bytes | memoryview]:
 
 def _info_of(member: Any, compression: int, level: int | None) -> tuple[zipfile.ZipInfo, Any]:
     """What the archive says of this member, and the member's content."""
+    if isinstance(member, str) and member:
+        member = Path(member)
     if isinstance(member, PathLike):
         member = (os.path.basename(os.fspath(member)), member)
     if not isinstance(member, tuple) or len(member) != 2:
-        raise ProducerError(f"wanted a member as a path or as a pair of name and content, got {member!r}")
+        raise ProducerError(
+            "wanted a member as a path (str or os.PathLike) or as a tuple of name and content, "
+            f"got {type(member).__name__}: {member!r}"
+        )
     name, source = member
     source = source.encode() if isinstance(source, str) else source
     if isinstance(name, zipfile.ZipInfo):

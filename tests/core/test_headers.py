@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -67,6 +67,73 @@ def test_a_name_that_is_no_token_or_hop_by_hop_is_refused(bad: str) -> None:
 def test_what_is_no_header_list_is_refused_with_a_typed_error() -> None:
     with pytest.raises(StreamKitError):
         Headers(5)  # type: ignore[arg-type]
+
+
+NO_PAIRS = ["id", "abc", b"ab", (), ("X-A",), ("X-A", "1", "2"), {"X-A": 1, "X-B": 2}, frozenset({"X-A"}), None, 5]
+
+
+@pytest.mark.parametrize("bad", NO_PAIRS, ids=repr)
+def test_an_item_that_is_no_pair_is_refused_by_its_own_looks_and_nothing_is_kept(bad: Any) -> None:
+    headers = Headers()
+
+    def item(key: Any, value: Any) -> Callable[[], None]:
+        return lambda: Headers([("X-C", "3")]).__setitem__(key, value)
+
+    many: list[Any] = [("X-B", "2"), bad]
+    ways = [lambda: Headers(many), lambda: Headers(iter(many)), lambda: headers.extend(many)]
+    ways += [lambda: headers.update(many), lambda: headers.__ior__(many)]
+    for change in [*ways, item(0, bad), item(slice(0, 1), [bad])]:
+        with pytest.raises(HeaderError) as caught:
+            change()
+        assert "pairs of name and value" in str(caught.value)
+        assert repr(bad) in str(caught.value)
+    assert list(headers) == []
+
+
+@pytest.mark.parametrize("bad", ["ab", "abc", b"ab", 5], ids=repr)
+def test_what_is_neither_a_mapping_nor_pairs_is_refused_as_a_whole(bad: Any) -> None:
+    headers = Headers()
+    for change in (lambda: Headers(bad), lambda: headers.extend(bad), lambda: headers.__ior__(bad)):
+        with pytest.raises(HeaderError, match="as a mapping or as pairs of name and value") as caught:
+            change()
+        assert repr(bad) in str(caught.value)
+
+
+def test_pairs_may_be_tuples_or_lists_from_any_iterable() -> None:
+    expected = [("X-A", "1"), ("X-B", "2")]
+    assert list(Headers([("X-A", "1"), ["X-B", "2"]])) == expected  # type: ignore[list-item]
+    assert list(Headers(pair for pair in expected)) == expected
+    assert list(Headers(dict(expected).items())) == expected
+    assert list(Headers(Headers(expected))) == expected
+    headers = Headers(expected)
+    headers[0] = ("X-C", "3")
+    headers[1:] = [("X-D", "4")]
+    assert list(headers) == [("X-C", "3"), ("X-D", "4")]
+
+
+@pytest.mark.parametrize("bad", ["ab", b"ab", 5], ids=repr)
+def test_values_that_are_one_text_are_not_taken_letter_by_letter(bad: Any) -> None:
+    headers = Headers()
+    for change in (headers.setlist, headers.setlistdefault):
+        with pytest.raises(HeaderError, match="values of X-A"):
+            change("X-A", bad)
+    assert list(headers) == []
+
+
+def test_nothing_of_what_may_not_be_sent_stays_after_a_refusal() -> None:
+    headers = Headers([("X-A", "1")])
+    with pytest.raises(HeaderError):
+        headers[1:] = [("X-B", "2"), ("X C", "3"), ("X D", "4"), ("X-E", "\N{SNOWMAN}")]
+    assert list(headers) == [("X-A", "1"), ("X-B", "2")]
+
+
+def test_what_an_iterable_of_headers_raises_is_its_own() -> None:
+    def pairs() -> Iterator[tuple[str, str]]:
+        yield "X-A", "1"
+        raise AttributeError("of the application")
+
+    with pytest.raises(AttributeError, match="of the application"):
+        Headers(pairs())
 
 
 def test_merging_headers_leaves_the_original_alone() -> None:
