@@ -89,7 +89,7 @@ def _add_doctor(commands: Commands) -> None:
         help="say whether a stream arrives as it is made, and what holds it back",
         description="Ask an address, or an app in this process, for a stream; show when each byte came, and"
         " say what holds it back and how to mend it. Only GET and HEAD are sent. Exit status: 0 everything"
-        " streams, 1 something holds it, 2 it could not be asked.",
+        " streams, 1 something holds it or cuts it, 2 it could not be asked.",
     )
     doctor.add_argument("target", metavar="TARGET", help="an address (http://…), or an app (module:app)")
     doctor.add_argument("--path", help="the path to ask for, with its query")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.launch import STOP_BOUND, running
+from servers.launch import STOP_BOUND, poll, running
 from servers.wire import Chunk, Connection, Ending, Head, Reply, fetch
 
 pytestmark = pytest.mark.server
@@ -298,6 +298,46 @@ def test_a_live_stream_gets_its_farewell_when_the_demo_ends(
             assert list(last) == ["retry"]
             assert connection.ending is Ending.COMPLETE
         assert child.wait(STOP_BOUND) == 0
+
+
+@pytest.mark.parametrize("more", [[], ["--wsgi"]], ids=["ASGI", "WSGI"])
+def test_ctrl_c_ends_the_ticks_at_once_and_says_so_in_them(more: list[str], tmp_path: Path) -> None:
+    def command(port: int) -> list[str]:
+        return [sys.executable, "-m", "streamkit", "demo", f"--port={port}", *more]
+
+    log = tmp_path / "log"
+    with running(command, log) as (port, child):
+        with Connection(port) as connection:
+            connection.ask("GET", "/ticks")
+            connection.head()
+            chunks = connection.chunks()
+            next(chunks)
+            child.send_signal(signal.SIGINT)
+            last = b"".join([chunk.payload for chunk in chunks]).splitlines()
+            # One is made each half second: nobody waits for those that are left of a minute.
+            assert len(last) < 5
+            assert last[-1] == b"the demo was ended"
+            assert connection.ending is Ending.COMPLETE
+        assert child.wait(STOP_BOUND) == 0
+    assert "Traceback" not in log.read_text()
+
+
+def test_ctrl_c_says_what_it_waits_for_and_a_second_one_ends_the_wait(tmp_path: Path) -> None:
+    def command(port: int) -> list[str]:
+        return [sys.executable, "-m", "streamkit", "demo", f"--port={port}"]
+
+    log = tmp_path / "log"
+    with running(command, log) as (port, child):
+        with Connection(port) as connection:
+            connection.ask("GET", "/rows.csv")
+            connection.head()  # and not read any further: it stays open
+            child.send_signal(signal.SIGINT)
+            said = "streamkit demo: ending 1 open stream, within 3 s. Ctrl+C again ends it at once.\n"
+            poll(lambda: said in log.read_text(), bound=STOP_BOUND, what="a word on the open stream")
+            child.send_signal(signal.SIGINT)
+            assert child.wait(STOP_BOUND) == 0
+            # Of streams that are ended after their grace, nothing is cancelled.
+            assert "CancelledError" in log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,18 @@ Rule: servers are set up here and nowhere else; what is streamed stands in `app`
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import socket
 import threading
-from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from types import FrameType, ModuleType
 
 from streamkit.demo.app import asgi_app, filled_database, wsgi_app
+from streamkit.engines.registry import open_streams
 
 __all__ = ["DemoUnavailable", "serve"]
 
@@ -34,7 +35,7 @@ def serve(host: str, port: int, *, wsgi: bool = False) -> None:
     """Serve the demo until Ctrl+C or SIGTERM; port 0 takes a free one."""
     name, kind, run = ("waitress", "WSGI", _on_waitress) if wsgi else ("uvicorn", "ASGI", _on_uvicorn)
     server = _imported(name)
-    with closing(_listen(host, port)) as listener:
+    with contextlib.closing(_listen(host, port)) as listener:
         # uvicorn's own loggers do not propagate, so nothing is printed twice.
         logging.basicConfig(format="%(levelname)s: %(name)s: %(message)s")
         # It warns of each request that finds no idle thread, which the first one can be too early for.
@@ -56,19 +57,42 @@ def serve(host: str, port: int, *, wsgi: bool = False) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.default_int_handler)  # the second time it ends at once
+    _say_what_is_open()
     raise KeyboardInterrupt
 
 
+def _say_what_is_open() -> None:
+    """Tell whoever has pressed Ctrl+C what the demo waits for, where it has to wait."""
+    number = len(open_streams())
+    if number:
+        said = "1 open stream" if number == 1 else f"{number} open streams"
+        text = f"streamkit demo: ending {said}, within {GRACE} s. Ctrl+C again ends it at once.\n"
+        # Not by `print`, which fails in a signal handler where the main thread is printing just now.
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode())
+
+
 def _on_uvicorn(uvicorn: ModuleType, listener: socket.socket, database: Path) -> None:
+    class Server(uvicorn.Server):  # type: ignore[misc, name-defined]
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            _say_what_is_open()
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(
-        asgi_app(database), log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=GRACE
+        asgi_app(database, GRACE),
+        log_level="warning",
+        access_log=False,
+        ws="none",
+        # Later than streamkit: it ends streams as they should be, uvicorn cancels their tasks.
+        timeout_graceful_shutdown=GRACE + 1,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(config).run(sockets=[listener])
 
 
 def _on_waitress(waitress: ModuleType, listener: socket.socket, database: Path) -> None:
     server = waitress.create_server(
-        wsgi_app(database),
+        wsgi_app(database, GRACE),
         sockets=[listener],
         threads=THREADS,
         # Without lookahead waitress does not read while it sends, and hears of no client that left.

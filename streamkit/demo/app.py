@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 TICKS = 120
 PAUSE = 0.5  # seconds between two ticks
+# At Ctrl+C nobody waits for the last tick. Event streams are ended at once, because they have no end of
+# their own; of plain text streamkit cannot know that it is better ended than waited for.
+TICKING = streamkit.Options(grace=0.5, on_failure="finish", completion={"text/plain": "the demo was ended\n"})
 PIECE_PAUSE = 0.4  # seconds between the pieces of a stream that will fail
 ROWS = 100_000
 
@@ -117,7 +120,7 @@ def _stream_at(
     path: str, query: str, database: Path, *, is_async: bool
 ) -> streamkit.StreamingResponse | None:
     if path == "/ticks":
-        return streamkit.stream(ticks_async if is_async else ticks)
+        return streamkit.stream(ticks_async if is_async else ticks, options=TICKING)
     if path == "/live/events":
         return live.events(query, is_async=is_async)
     if path == "/rows.csv":
@@ -192,8 +195,8 @@ def _page_at(path: str, query: str, method: str, kind: str) -> _Page:
 # -- the apps --------------------------------------------------------------------------------
 
 
-def wsgi_app(database: Path) -> WSGIApp:
-    """The demo as a WSGI app, wrapped."""
+def wsgi_app(database: Path, grace: float) -> WSGIApp:
+    """The demo as a WSGI app, wrapped; `grace` is the option of this name, in seconds."""
 
     def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path, method = environ.get("PATH_INFO") or "/", environ["REQUEST_METHOD"]
@@ -207,11 +210,11 @@ def wsgi_app(database: Path) -> WSGIApp:
         # Most servers send what they are given, also after HEAD.
         return [] if method == "HEAD" else [page.body]
 
-    return streamkit.wrap(app)
+    return streamkit.wrap(app, grace=grace)
 
 
-def asgi_app(database: Path) -> ASGIApp:
-    """The demo as an ASGI app, wrapped."""
+def asgi_app(database: Path, grace: float) -> ASGIApp:
+    """The demo as an ASGI app, wrapped; `grace` is the option of this name, in seconds."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -227,7 +230,7 @@ def asgi_app(database: Path) -> ASGIApp:
         body = b"" if method == "HEAD" else page.body
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    return streamkit.wrap(app)
+    return streamkit.wrap(app, grace=grace)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

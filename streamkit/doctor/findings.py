@@ -24,7 +24,7 @@ class CannotAsk(StreamKitError):
 class Severity(Enum):
     """How bad a finding is."""
 
-    FAULT = "fault"  # the stream does not arrive as it is made: exit status 1
+    FAULT = "fault"  # the stream does not arrive as it is made, or not to its end: exit status 1
     RISK = "risk"  # it arrives, but some client, or some day, will fare worse
     NOTE = "note"  # good to know; nothing is wrong
 
@@ -134,7 +134,7 @@ class Diagnosis:
 
     @property
     def status(self) -> int:
-        """The exit status: 0 everything streams, 1 something holds it, 2 it could not be asked."""
+        """The exit status: 0 everything streams, 1 something holds it or cuts it, 2 it could not be asked."""
         if self.refusal is not None:
             return 2
         return int(any(finding.severity is Severity.FAULT for finding in self.findings))

@@ -21,8 +21,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from ..core.response import StreamingResponse
 from ..types import Environ, Message, Receive, Scope, Send
 from ..unbuffer import layers, report
+from ..unbuffer.calls import source_of
 from .probe_stream import serve_asgi, serve_wsgi
 from .record import CURRENT, Passage, Probed, entered
 from .responses import FlaskView, HookProbe, RequestProbe, flask_apps
@@ -163,9 +165,10 @@ async def _send(passage: Passage, message: Message, send: Send) -> None:
         await send(message)
         return
     more = bool(message.get("more_body"))
-    passage.chunk(bytes(message.get("body", b"")))
+    body = bytes(message.get("body", b""))
+    passage.chunk(body)
     if not more:
-        passage.whole = passage.whole or len(passage.crossings) <= 1
+        passage.whole = passage.whole or len(passage.crossings) <= bool(body)
         passage.end()
     await send(message)
     if more and message.get("body"):
@@ -195,8 +198,7 @@ def probed(app: Any, kind: str) -> Iterator[Probes]:
     with ExitStack() as undo:
         _build_stacks(app, undo)
         # An app that was wrapped takes its layers out of the way at its first request: not among our probes.
-        for layer in list(layers.tree(app).walk()):
-            report(layer.object)
+        report(app)
         root = layers.tree(app)
         found = list(root.walk())
         top = _named(root)
@@ -244,14 +246,24 @@ def _named(layer: layers.Layer) -> Probed:
     """How this layer is called for its owner; one that only runs a function, by that."""
     where = layer.where
     owner = layer.object
-    attribute = RUNS.get(layer.name)
-    function = vars(owner).get(attribute) if attribute is not None else None
+    is_description = isinstance(owner, StreamingResponse)
+    attribute = "producer" if is_description else RUNS.get(layer.name)
+    function = getattr(owner, attribute, None) if attribute is not None else None
     if function is not None:
-        inner = layers.Layer(function, layers.name_of(function), layer.path, layer.kind, layer.parent).where
-        source = f"{inner.file}:{inner.line}" if inner.file else "no file"
+        name, source = _source_of(function)
         setting = _entry(layer) or where.setting
-        return Probed(f"{layers.name_of(function)} ({layer.name})", f"{setting} ({source})")
+        shown = f"{name} ({layer.name})"
+        return Probed(shown, f"{setting} ({source})", is_view=is_description, is_stream=is_description)
     return Probed(layer.name, f"{_entry(layer) or where.setting}{str(where)[len(where.setting) :]}")
+
+
+def _source_of(function: Any) -> tuple[str, str]:
+    """The name and the place of a function, or of the one that made this generator."""
+    code = getattr(function, "gi_code", None) or getattr(function, "ag_code", None)
+    if code is not None:
+        return function.__qualname__, f"{code.co_filename}:{code.co_firstlineno}"
+    file, line = source_of(function)
+    return layers.name_of(function), f"{file}:{line}" if file else "no file"
 
 
 def _entry(layer: layers.Layer) -> str | None:

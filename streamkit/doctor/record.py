@@ -40,6 +40,7 @@ class Probed:
     name: str  # "django.middleware.gzip.GZipMiddleware"
     configured: str | None = None  # "settings.MIDDLEWARE[2]", "app.py:12"
     is_view: bool = False  # the innermost: what it gives is the app's own doing
+    is_stream: bool = False  # what it gives is meant as a stream, however short it is
 
 
 @dataclass(frozen=True)

@@ -153,11 +153,12 @@ def examine_served(
         for found in alone.findings
         if found.severity is Severity.FAULT
     ]
-    known = any(found.severity is Severity.FAULT for found in (*diagnosis.findings, *of_server))
+    inside = (*diagnosis.findings, *of_server)
+    known = any(found.severity is Severity.FAULT and found.code != "broken-end" for found in inside)
     of_both = [
         replace(found, sentence=f"on {server}: {found.sentence}")
         for found in together.findings
-        if _is_news(found, known, of_server)
+        if _is_news(found, known, inside)
     ]
     return replace(
         diagnosis,
@@ -167,9 +168,9 @@ def examine_served(
     )
 
 
-def _is_news(found: Finding, known: bool, of_server: list[Finding]) -> bool:
+def _is_news(found: Finding, known: bool, inside: Sequence[Finding]) -> bool:
     """Whether the app on its server shows something that its layers or its server alone did not."""
-    if any(found.code == other.code for other in of_server) or found.code == "no-stream":
+    if any(found.code == other.code for other in inside) or found.code == "no-stream":
         return False
     # Layers and server let each chunk pass: what came late was made late.
     return found.code not in HELD if known else found.code != "cannot-tell"

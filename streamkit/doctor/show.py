@@ -24,6 +24,8 @@ WIDTH = 48  # columns of the time line
 LINE = 100  # columns of text
 
 COLOURS = {"fault": "31;1", "risk": "33", "note": "36", "good": "32;1", "faint": "2"}
+NOT_SEEN = frozenset({"no-stream", "cannot-tell", "too-fast"})
+AT_THE_END = frozenset({"broken-end", "cut"})  # what came before was not held
 TITLES = {Severity.FAULT: "FAULT", Severity.RISK: "RISK", Severity.NOTE: "NOTE"}
 
 
@@ -167,6 +169,11 @@ def _verdict(diagnosis: Diagnosis, look: Look) -> str:
     faults = [finding for finding in diagnosis.findings if finding.severity is Severity.FAULT]
     if not faults:
         return look.paint("It streams: nothing holds it back.", "good")
-    if any(finding.code not in ("no-stream", "cannot-tell", "too-fast") for finding in faults):
-        return look.paint("It does not arrive as it is made.", "fault")
-    return look.paint("It was not seen to stream; nobody is accused.", "fault")
+    codes = {finding.code for finding in faults} - NOT_SEEN
+    if not codes:
+        return look.paint("It was not seen to stream; nobody is accused.", "fault")
+    if codes <= AT_THE_END:
+        arrives = any(track.arrivals for track in diagnosis.tracks)
+        said = "It arrives, and does not end as it should." if arrives else "It breaks off."
+        return look.paint(said, "fault")
+    return look.paint("It does not arrive as it is made.", "fault")

@@ -3,8 +3,9 @@
     diagnosis = examine_app("shop.wsgi:application", path="/events")
     diagnosis.findings[0].guilty        "django.middleware.gzip.GZipMiddleware"
 
-With a path, the view behind it is asked, through the app's whole stack. Where that view gives no stream,
-or no path was named, a probe stream takes the view's place, so that the layers are still asked.
+With a path, the view behind it is asked, through the app's whole stack; without one, what answers `/`.
+Where that gives no stream, or one that breaks off, a probe stream takes its place, so that the layers are
+still asked.
 
 Rule: GET only. The app is loaded as its server loads it, and is left as it was found.
 """
@@ -171,22 +172,25 @@ def examine(
             return replace(diagnosis, facts={"asked": f"the view behind {request.path}"})
         if path is not None:
             _refuse_failures(trace, answer, path)
-        if _is_stream(trace):
+        broken = _broken_end(trace, answer, request.path)
+        if _is_stream(trace) and not broken:
             return replace(diagnosis, facts={"asked": f"the view behind {request.path}"})
         reached = path_of(trace)
         if not reached:
             raise CannotAsk(f"{target} gave no answer to {request.path}: {answer.error!r}")
-        asked = _no_stream(trace, reached[-1], request.path)
+        asked = broken or _no_stream(trace, answer, reached, request.path)
         probe = _probe(trace, reached[-1])
         answer = _ask(probes, probe, request, seconds)
         second = _diagnosis(probe, answer, target)
         if not _is_stream(probe) and second.status == 0:
+            if broken:
+                return replace(diagnosis, findings=broken, facts={"asked": f"what answers {request.path}"})
             raise CannotAsk(_not_asked(probe, reached[-1], request))
         second = _unmasked(second, probes, probe, request, seconds)
         return replace(
             second,
             findings=(*asked, *second.findings),
-            facts={"asked": f"a probe stream in the place of {reached[-1].shown.name}"},
+            facts={"asked": f"a probe stream in the place of {_place(reached)}"},
         )
 
 
@@ -268,20 +272,57 @@ def _refuse_failures(trace: Trace, answer: Answer, path: str) -> None:
             "sent no byte. Ask for longer, or make something happen there meanwhile"
         )
     if answer.error is not None:
-        raise CannotAsk(f"{path} raised {type(answer.error).__name__}: {answer.error}")
+        raise CannotAsk(f"{path} raised {_named(answer.error)}")
     status = trace.reader.heads[-1].status if trace.reader.heads else 0
     if status >= 300 or status == 0:
         raise CannotAsk(f"{path} was answered with status {status}, so there is no stream to look at")
 
 
-def _no_stream(trace: Trace, place: Passage, path: str) -> tuple[Finding, ...]:
+def _broken_end(trace: Trace, answer: Answer, path: str) -> tuple[Finding, ...]:
+    """That the stream that was asked for broke off, where it did."""
+    source = trace.source
+    if answer.error is None or source is None or source.error is None or not source.crossings:
+        return ()
+    shown = source.shown
+    sentence = f"{shown.name} answers {path} with a stream that breaks off: it raised {_named(source.error)}"
+    sent = source.crossings[-1].raw
+    evidence = (f"{sent} bytes had been made by then: a client that has them cannot get an error page",)
+    return (Finding("broken-end", Severity.FAULT, sentence, evidence, (), shown.name, shown.configured),)
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
+
+
+def _no_stream(trace: Trace, answer: Answer, reached: Sequence[Passage], path: str) -> tuple[Finding, ...]:
+    place = reached[-1]
     name = trace.source.shown.name if trace.source is not None else place.shown.name
-    status = f" (status {trace.reader.heads[-1].status})" if trace.reader.heads else ""
-    sentence = f"{name} answers {path} with a complete body{status}, no stream"
-    sentence += f"; a probe stream took the place of {place.shown.name}"
-    if not place.shown.is_view:
+    code = "no-stream"
+    if answer.hung:
+        sentence = f"{name} did not come to an end with {path} in time"
+    elif answer.error is not None:
+        sentence = f"{path} raised {_named(answer.error)}"
+    elif _was_short(trace):
+        code, sentence = "too-fast", f"{name} answers {path} with a stream that was over in one chunk"
+    else:
+        status = f" (status {trace.reader.heads[-1].status})" if trace.reader.heads else ""
+        sentence = f"{name} answers {path} with a complete body{status}, no stream"
+    sentence += f"; a probe stream took the place of {_place(reached)}"
+    if not place.shown.is_view and len(reached) > 1:
         sentence += ", and what stands inside that was not asked"
-    return (Finding("no-stream", Severity.NOTE, sentence),)
+    return (Finding(code, Severity.NOTE, sentence),)
+
+
+def _was_short(trace: Trace) -> bool:
+    """Whether what came was a stream, though in one piece."""
+    source = trace.source
+    return source is not None and bool(source.crossings) and (source.shown.is_stream or not source.whole)
+
+
+def _place(reached: Sequence[Passage]) -> str:
+    """Whose place a probe stream takes, in words."""
+    name = reached[-1].shown.name
+    return name if len(reached) > 1 else f"the whole app, {name}"
 
 
 def _not_asked(trace: Trace, innermost: Passage, request: Request) -> str:

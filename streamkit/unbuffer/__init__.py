@@ -10,6 +10,7 @@ for every other response.
 Rule: the face hands names on.
 """
 
-from .stripping import Left, Report, Taken, report, strip
+from .reporting import Left, Report, Taken, report
+from .stripping import strip
 
 __all__ = ["Left", "Report", "Taken", "report", "strip"]

@@ -86,6 +86,13 @@ class Layer:
         """Where it is configured, as far as that can be told."""
         return Where(self.setting or _setting_of_django(self) or self.full_path, *source_of(self.object))
 
+    def is_inside(self, other: Layer) -> bool:
+        """Whether the other stands further out."""
+        outer = self.parent
+        while outer is not None and outer is not other:
+            outer = outer.parent
+        return outer is other
+
     def walk(self) -> Iterator[Layer]:
         """This layer and all inside it, each before its children."""
         todo = [self]
@@ -110,7 +117,7 @@ def tree(app: Any) -> Layer:
         for found in _children(layer, owner):
             known = seen.get(_identity(found.object))
             if known is not None:
-                if not _is_above(known, layer):
+                if layer is not known and not layer.is_inside(known):
                     known.holders.extend(found.holders)
                 continue
             if len(seen) >= MOST_LAYERS:
@@ -126,14 +133,6 @@ def _identity(value: Any) -> Any:
     if type(value) is types.MethodType:
         return (id(value.__self__), id(value.__func__))
     return id(value)
-
-
-def _is_above(layer: Layer, other: Layer | None) -> bool:
-    while other is not None:
-        if other is layer:
-            return True
-        other = other.parent
-    return False
 
 
 # ---------------------------------------------------------------- replacing
@@ -200,15 +199,21 @@ def _children(layer: Layer, owner: Any) -> Iterator[Layer]:
         yield from known
         return
     found: dict[Any, Layer] = {}
+    others = []
     for reference in _reached(owner):
         kind = _kind_under(layer, reference)
         if kind is None:
+            others.append(reference)
             continue
         child = found.get(_identity(reference.value))
         if child is None:
             child = Layer(reference.value, name_of(reference.value), reference.path, kind, layer)
             found[_identity(reference.value)] = child
         child.holders.append(reference)
+    for reference in others:  # what is a layer under one name is the same layer under another
+        held = found.get(_identity(reference.value))
+        if held is not None:
+            held.holders.append(reference)
     yield from sorted(found.values(), key=lambda child: (child.kind != layer.kind, _rank(child.path)))
 
 

@@ -12,13 +12,11 @@ Rule: whoever cannot be relinked whole is left as found, and reported.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import threading
-import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Literal
 
 from ..errors import OptionsError
@@ -29,8 +27,9 @@ from .around_wsgi import InsideWSGI, OutsideWSGI
 from .known import Known, known_as, names_of, original
 from .layers import Layer, relink, tree
 from .references import Reference
+from .reporting import Left, Report, Taken, failed, remember
 
-__all__ = ["KINDS", "Left", "Report", "Taken", "report", "strip"]
+__all__ = ["KINDS", "strip"]
 
 KINDS = ("etag", "gzip", "cache")
 
@@ -47,48 +46,7 @@ _OUTSIDE = (OutsideWSGI, OutsideASGI, OutsideRequest)
 _INSIDE = (InsideWSGI, InsideASGI, InsideRequest)
 
 
-@dataclass(frozen=True)
-class Taken:
-    """A layer that is out of the way of streams."""
-
-    name: str
-    kind: str
-    where: str
-    how: Literal["bypassed", "removed"]
-
-    def __str__(self) -> str:
-        return f"{self.name}, {self.where}"
-
-
-@dataclass(frozen=True)
-class Left:
-    """A layer that was not touched, and why."""
-
-    name: str
-    kind: str
-    where: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.name}, {self.where}: {self.why}"
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was done: `held` are the layers that could not be taken out of the way."""
-
-    taken: tuple[Taken, ...] = ()
-    passes: tuple[Left, ...] = ()  # these stream by themselves
-    held: tuple[Left, ...] = ()
-
-    def __str__(self) -> str:
-        lines = [f"{taken.how}: {taken}" for taken in self.taken]
-        lines += [f"streams: {left}" for left in self.passes]
-        return "\n".join([*lines, *(f"holds: {left}" for left in self.held)])
-
-
 _turn = threading.Lock()
-_reports: weakref.WeakKeyDictionary[Any, Report] = weakref.WeakKeyDictionary()
 
 
 def strip(app: Any, kinds: Iterable[str] = KINDS, *, remove: bool = False) -> Any:
@@ -99,20 +57,6 @@ def strip(app: Any, kinds: Iterable[str] = KINDS, *, remove: bool = False) -> An
     Raises `OptionsError`.
     """
     return stripped(app, checked(kinds), None, remove=remove)
-
-
-def report(app: Any) -> Report:
-    """What was taken out of streams' way in this app, and what could not be, and why.
-
-    Of an app that `streamkit.wrap` has made, before its first request: it is stripped now.
-    """
-    ready = getattr(type(app), "_stripped", None)
-    if ready is not None:
-        ready(app)
-    try:
-        return _reports.get(app) or Report()
-    except Exception:  # of a class without weak references, or with a hash or equality that fails
-        return Report()
 
 
 def checked(kinds: Iterable[str]) -> tuple[str, ...]:
@@ -141,22 +85,14 @@ def stripped(
             found.run()
         except Exception as error:  # an object of the app's own fails when it is looked at
             fault = error
-        done = found.report
+        done = found.report if fault is None else replace(found.report, note=failed(fault))
         for known_by in (app, found.app, owner):
             if known_by is not None:
-                _remember(known_by, done)
+                remember(known_by, done)
     if fault is not None:  # no reason to fail a request
         _LOG.warning("could not look for all layers of %s", type(app).__name__, exc_info=fault)
     _say(found.new, done.held)
     return found.app
-
-
-def _remember(app: Any, done: Report) -> None:
-    # Without weak references, or with a hash that fails: `report` will say nothing of it.
-    with contextlib.suppress(Exception):
-        before = _reports.get(app, Report())
-        kept = [taken for taken in before.taken if taken.how == "removed" and taken not in done.taken]
-        _reports[app] = Report((*kept, *done.taken), done.passes, done.held)
 
 
 def _say(taken: list[Taken], held: tuple[Left, ...]) -> None:

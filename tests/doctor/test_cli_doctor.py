@@ -69,6 +69,19 @@ def test_a_stream_that_is_held_is_status_1_and_says_by_whom_and_what_to_set():
     assert said.endswith("It does not arrive as it is made.\n")
 
 
+def test_a_stream_that_breaks_off_is_status_1_and_not_said_to_be_held():
+    def answer(request: str):
+        yield head(Transfer_Encoding="chunked", Content_Type="text/csv")
+        if not request.startswith("HEAD"):
+            yield chunk(b"id,name\n1,Ada\n")  # and the end of the connection
+
+    with answering(answer) as peer:
+        status, said, complaints = run(peer.url)
+    assert (status, complaints) == (1, "")
+    assert "FAULT  broken-end\n" in said
+    assert said.endswith("It arrives, and does not end as it should.\n")
+
+
 def test_an_address_that_answers_with_an_error_is_status_2():
     with answering([response(status="404 Not Found")]) as peer:
         status, said, complaints = run(peer.url)
@@ -281,6 +294,27 @@ def test_the_text_has_all_of_a_finding():
     assert "\n  → nginx: set this\n        a;\n" in said
     assert "\n  Server: nginx\n" in said
     assert "\nLayers, from the outermost:\n  Outer\n  View\n" in said
+
+
+SOME = (Track("HTTP/1.1", (Arrival(0.0, 5),), 0.0, 0.1),)
+
+
+@pytest.mark.parametrize(
+    ("codes", "tracks", "verdict"),
+    [
+        ((), SOME, "It streams: nothing holds it back."),
+        (("buffered",), SOME, "It does not arrive as it is made."),
+        (("broken-end",), SOME, "It arrives, and does not end as it should."),
+        (("cut", "broken-end"), SOME, "It arrives, and does not end as it should."),
+        (("broken-end",), (Track("HTTP/1.1", (), 0.0, 0.1),), "It breaks off."),
+        (("broken-end", "layer-buffers"), SOME, "It does not arrive as it is made."),
+        (("no-stream",), SOME, "It was not seen to stream; nobody is accused."),
+        (("no-stream", "broken-end"), SOME, "It arrives, and does not end as it should."),
+    ],
+)
+def test_the_last_line_is_what_it_comes_to(codes: tuple[str, ...], tracks: tuple[Track, ...], verdict: str):
+    findings = tuple(Finding(code, Severity.FAULT, "so it is") for code in codes)
+    assert as_text(Diagnosis("x", findings, tracks)).splitlines()[-1] == verdict
 
 
 class Terminal(io.StringIO):

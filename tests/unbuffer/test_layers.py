@@ -121,6 +121,27 @@ def test_every_holder_of_an_inner_app_is_relinked_and_put_back(hold: Any) -> Non
     relinked.undo()  # a second time it does nothing
 
 
+def test_an_app_of_any_arguments_is_relinked_also_where_its_name_tells_nothing() -> None:
+    class CallsAnother(ByAttribute):
+        """It calls its app by another name than the one under which an app is looked for."""
+
+        def __init__(self, app: Any) -> None:
+            self.current = self.app = app
+
+        def __call__(self, environ: Any, start_response: Any) -> Any:
+            return self.current(environ, start_response)
+
+    def either(*arguments: Any) -> Any:
+        raise AssertionError("it was called")
+
+    app = CallsAnother(either)
+    (child,) = tree(app).children
+    assert (child.kind, sorted(holder.path for holder in child.holders)) == ("unknown", ["app", "current"])
+    with relink(child, other):
+        assert app({}, None) == [b"other"]
+    assert app.current is app.app is either
+
+
 def test_what_cannot_be_relinked_is_named_and_the_rest_put_back() -> None:
     app = functools.partial(_positional, inner)
     (child,) = tree(app).children
