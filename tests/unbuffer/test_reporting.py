@@ -135,7 +135,10 @@ def test_where_nothing_holds_streams_the_report_says_that() -> None:
     assert (report, str(report)) == (unbuffer.Report(), NOTHING_KNOWN)
 
 
-@pytest.mark.parametrize("value", [None, 5, "app", {}, [], object(), object], ids=lambda value: type(value).__name__)
+NO_APPS = [None, 5, "app", {}, [], object(), object]
+
+
+@pytest.mark.parametrize("value", NO_APPS, ids=lambda value: type(value).__name__)
 def test_what_is_no_app_is_told_that_nothing_was_found(value: Any) -> None:
     assert unbuffer.report(value).note
 
