@@ -4,6 +4,8 @@ curl -N http://127.0.0.1:8000/ticks      a view returns `streamkit.stream(...)` 
 curl -N http://127.0.0.1:8000/steps      a view writes to the stream of its request
 curl -O http://127.0.0.1:8000/rows.csv   a CSV export, sent while it is written
 curl -N http://127.0.0.1:8000/fails      a stream that fails half-way: curl ends with status 18
+curl -N http://127.0.0.1:8000/events     what is said; with -H 'Last-Event-ID: 1' also what was missed
+curl -d text=hello http://127.0.0.1:8000/say
 """
 
 import csv
@@ -11,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from itertools import count
 
 import waitress
 from flask import Flask, request
@@ -60,6 +63,32 @@ def fails() -> streamkit.StreamingResponse:
         raise RuntimeError("the example fails here on purpose")
 
     return streamkit.stream(records(), content_type="application/x-ndjson")
+
+
+history = streamkit.sse.History(size=1000)
+listening: list[streamkit.EventStream] = []
+numbers = count(1)
+
+
+@app.get("/events")
+def events() -> streamkit.StreamingResponse:
+    def join(stream: streamkit.EventStream) -> None:
+        listening.append(stream)
+        stream.on_finish(listening.remove)
+
+    return streamkit.event_stream(join, keep_open=True, replay=history, retry=2000)
+
+
+@app.post("/say")
+def say() -> tuple[str, int]:
+    event = streamkit.ServerSentEvent(request.form["text"], id=next(numbers))
+    history.add(event)  # kept for who comes back, also while nobody listens
+    for stream in tuple(listening):
+        try:
+            stream.send(event)
+        except (streamkit.ClientDisconnected, streamkit.StreamClosed):
+            pass  # it has just left
+    return "", 204
 
 
 if __name__ == "__main__":
