@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -107,3 +108,25 @@ def test_what_cannot_be_written_is_refused_at_once(server: Any) -> None:
 
     with server(streamkit.stream(producer)) as served:
         assert served.request().finish().body == b"a"
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_what_is_written_while_a_hook_of_the_commit_waits_is_sent_in_its_order(server: Any) -> None:
+    async def producer(stream: Any) -> None:
+        @stream.on_commit
+        async def hook(stream: Any) -> None:
+            await asyncio.sleep(0.01)
+
+        buffer = bytearray(b"b")
+        forgotten = stream.write("a")
+        written = stream.write(buffer)
+        buffer[:] = b"X"
+        assert await written == 1
+        stream.write("c")
+        await stream.writeln("d")
+        forgotten.close()  # Python would warn of it
+
+    with server(streamkit.stream(producer)) as served:
+        answer = served.request().finish()
+        assert answer.body == b"abcd\n"
+        assert answer.complete

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.base import BaseStream
 from ..core.framing import Body
-from ..core.hooks import Hook, check_hook
+from ..core.hooks import Hook, Hooked, check_hook
 from ..core.stream import AsyncResponseStream, ResponseStream
 from .ending import log_error
 
@@ -47,7 +47,7 @@ class HandedEnd:
 
     def __call__(self, stream: BaseStream) -> Any:
         if came_to_nothing(self.carrier):
-            self.owner._hooks("finish").append(self.hook)
+            Hooked.on_finish(self.owner, self.hook)  # not its carrier; it may have ended meanwhile
             return None
         return self.hook(stream)
 

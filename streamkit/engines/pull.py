@@ -21,7 +21,7 @@ from contextlib import (
 from contextvars import Context
 from typing import Any
 
-from ..errors import ClientDisconnected, ProtocolViolation
+from ..errors import ClientDisconnected, ProtocolViolation, StreamClosed
 from ..types import Chunk
 from . import task, thread
 from .ending import fail, fail_async, log_error
@@ -31,6 +31,7 @@ from .thread import ThreadStream
 
 UNBOUNDED = sys.maxsize  # nobody else reads: what waits here was made on request
 _END: Any = object()
+_ELSEWHERE = "the stream was closed while its iterable had more"
 _NOTHING = nullcontext()  # what needs no leaving, where there are no resources
 
 # Neither an iterable nor a server's `send` need ever suspend: every so many chunks the loop
@@ -62,10 +63,13 @@ class Pull:
         """What comes next; None at the end. Raises the iterable's error."""
         stream = self.stream
         while not stream._chunks:
-            if stream._done:
-                if self._is_open and stream._ending is not None:
-                    self._run(self._close, stream._ending)
+            if stream._done or not stream._connected:
+                if self._is_open:  # it was ended from elsewhere, or its client was given up
+                    closed = StreamClosed(_ELSEWHERE) if stream._connected else ClientDisconnected()
+                    self._run(self._close, stream._ending or stream._error or closed)
                 stream.raise_error()
+                if stream._given_up and stream._ending is not None:
+                    raise stream._ending  # the client may come to life again, and take half a body for whole
                 return None
             stream._pulling = True
             if self._iterator is None:

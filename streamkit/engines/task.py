@@ -42,12 +42,23 @@ from .waits import LoopWaits, future_of
 Result = TypeVar("Result")
 
 
+class Early:
+    """What was written before there was a head, and how it is taken once there is one."""
+
+    __slots__ = ("data", "put")
+
+    def __init__(self, data: Chunk) -> None:
+        self.data = data
+        self.put: Awaitable[int] | None = None
+
+
 class LoopStream(Channel, LoopWaits):
     """A response stream over a channel, for a producer on a loop."""
 
     _loop: asyncio.AbstractEventLoop
     _ready: Ready
     _committing: asyncio.Future[bool] | None = None  # the hooks at work; then whether all returned
+    _early: tuple[Early, ...] = ()  # written meanwhile
 
     def _waker(self, future: asyncio.Future[None]) -> Wake:
         """How the reader wakes a writer that waits for room."""
@@ -57,15 +68,26 @@ class LoopStream(Channel, LoopWaits):
         # Taken now wherever that can be: what is not awaited, by mistake, must not be lost.
         if self._head is None:
             self._charset = None  # the headers may have been changed since it was asked for
-            self._check_open(len(self._encode(data)))
+            chunk = self._encode(data)
+            self._check_open(len(chunk))
             committing = self.commit()
             if self._head is None:
-                return self._write_after(committing, data)
+                early = Early(data if isinstance(data, str) else chunk)
+                self._early += (early,)
+                return self._write_after(committing, early)
         return self._put(data)
 
-    async def _write_after(self, committing: Awaitable[None], data: Chunk) -> int:
+    async def _write_after(self, committing: Awaitable[None], early: Early) -> int:
         await committing
-        return await self._put(data)
+        return await (self._put(early.data) if early.put is None else early.put)
+
+    def _put_early(self, early: tuple[Early, ...]) -> None:
+        """Take what was written while the hooks of the commit were at work, in that order."""
+        try:
+            for write in early:
+                write.put = self._put(write.data)
+        except Exception:
+            return  # it and those after it try again when they are awaited, and raise it there
 
     def _put(self, data: Chunk) -> Awaitable[int]:
         chunk = self._encode(data)
@@ -137,6 +159,9 @@ class LoopStream(Channel, LoopWaits):
             returned = True
         finally:
             self._committing = self._committer = None
+            early, self._early = self._early, ()
+            if returned:
+                self._put_early(early)
             committing.set_result(returned)
 
     def close(self) -> Awaitable[None]:

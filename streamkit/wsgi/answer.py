@@ -140,7 +140,7 @@ def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[by
     if stream._state is State.STARTED and error is not None:
         stream.environ = None
         stream._failed = True
-        settle(stream, "failed")
+        settle(stream, outcome_in_place(stream))
         if stream.refused is not None:
             return too_many(stream.start_response, stream.refused, stream.request.method)
         raise error
@@ -161,6 +161,12 @@ def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[by
     except BaseException as fault:  # a body that is too short, or over the limit
         fail(stream, fault, stream._end)
     return _sent(stream)
+
+
+def outcome_in_place(stream: RequestStream) -> Outcome:
+    """How a response has ended that is not answered: as the description did that came to nothing."""
+    outcome = None if stream.carried is None else stream.carried.outcome
+    return "failed" if outcome is None or outcome == "finished" else outcome
 
 
 def _ended_early(stream: RequestStream, ending: StreamEnded, error: BaseException | None) -> Iterable[bytes]:

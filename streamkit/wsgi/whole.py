@@ -17,7 +17,7 @@ from ..engines.waits import reached
 from ..engines.wholeapp import AppStream
 from ..engines.write import RequestStream
 from ..types import Environ, Outcome, WSGIApp
-from .answer import answered, close_foreign, concluded
+from .answer import answered, close_foreign, concluded, outcome_in_place
 
 
 def carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterable[bytes]:
@@ -38,7 +38,7 @@ def carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterable
         carried = on_worker.carried
         if on_worker._head is None and carried is not None and carried.outcome is not None:
             _claimed(on_worker, "failed")
-            settle(stream, "failed")  # the description has told the application-wide hook
+            settle(stream, outcome_in_place(stream))  # the description has told the application-wide hook
             on_worker.raise_error()
         on_worker._line = line_of(environ)
         return started(on_worker, on_worker, stream.start_response, None)
