@@ -140,9 +140,14 @@ def _on_waitress(site: Site) -> Iterator[int]:
             yield server.effective_port
         finally:
             site.close()
-            for channel in list(server.active_channels.values()):
-                channel.will_close = True  # the browser would keep its connections
-            server.close()
+            # In its own thread: it may be waiting for what is closed here.
+            server.trigger.pull_trigger(lambda: _close(server))
+
+
+def _close(server: Any) -> None:
+    for channel in list(server.active_channels.values()):
+        channel.will_close = True  # the browser would keep its connections
+    server.close()
 
 
 @contextmanager
