@@ -140,14 +140,19 @@ def _on_waitress(site: Site) -> Iterator[int]:
             yield server.effective_port
         finally:
             site.close()
-            # In its own thread: it may be waiting for what is closed here.
-            server.trigger.pull_trigger(lambda: _close(server))
+            poll(lambda: _has_ended(server), bound=BOUND, what="the end of waitress's connections")
+            # In its own thread, which may be waiting for what is closed; by now no worker wakes it any more.
+            server.trigger.pull_trigger(server.close)
 
 
-def _close(server: Any) -> None:
-    for channel in list(server.active_channels.values()):
-        channel.will_close = True  # the browser would keep its connections
-    server.close()
+def _has_ended(server: Any) -> bool:
+    """Whether it has no connection any more; those that are there are told to end."""
+    channels = list(server.active_channels.values())
+    for channel in channels:
+        channel.will_close = True  # the browser would keep it
+    if channels:
+        server.trigger.pull_trigger()
+    return not channels
 
 
 @contextmanager
