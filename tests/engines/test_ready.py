@@ -103,3 +103,16 @@ def test_a_closed_loop_is_not_kept() -> None:
     asyncio.run(main())
     gc.collect()
     assert [loop() for loop in gone] == [None] * 3
+
+
+def test_a_loop_that_was_closed_under_the_clock_of_its_streams_is_not_kept() -> None:
+    from streamkit.engines.clock import loop_clock
+
+    async def main() -> Any:
+        loop_clock()._see_to(1.0)  # as for a stream that is open when its loop ends
+        return weakref.ref(asyncio.get_running_loop())
+
+    gone = [asyncio.run(main()) for _ in range(3)]
+    asyncio.run(main())
+    gc.collect()
+    assert [loop() for loop in gone] == [None] * 3
