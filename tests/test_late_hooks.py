@@ -10,6 +10,9 @@ from driving import PATIENCE, AsgiServer, WsgiServer, until
 
 import streamkit
 from streamkit import ClientDisconnected
+from streamkit.core.base import BaseStream
+from streamkit.core.commit import State
+from streamkit.engines.handed import HandedEnd
 
 
 def push(stream: Any, held: list[Any], written: threading.Event) -> None:
@@ -47,3 +50,24 @@ def test_an_error_hook_that_is_put_on_after_a_leave_is_told_of_it(server: Any, a
         stream.on_finish(lambda stream: heard.append(stream.outcome))
         stream.on_error(lambda stream, error: heard.append(type(error)))
     assert heard == ["disconnected", ClientDisconnected]
+
+
+def test_a_finish_hook_that_comes_while_the_description_fails_is_called() -> None:
+    """The description gives it back to the stream of a request that is over by then."""
+    heard: list[Any] = []
+    app = streamkit.stream([b"a"])
+
+    def asked(environ: Any, start_response: Any) -> Any:
+        held.append(environ["streamkit.stream"])
+        return app(environ, start_response)
+
+    held: list[Any] = []
+    with WsgiServer(streamkit.wrap(asked, kind="wsgi")) as served:
+        assert served.request().finish().body == b"a"
+    over = held[0]
+    assert until(lambda: over.outcome or over.carried.outcome)
+    failed = BaseStream()
+    failed._state, failed._outcome = State.ABORTED, "failed"
+    over._claim("finished")
+    HandedEnd(lambda stream: heard.append(stream), over, failed)(failed)
+    assert heard == [over]
