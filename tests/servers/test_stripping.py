@@ -67,6 +67,10 @@ def unwrapped(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Itera
     yield from serve(served.made_of, served.server, tmp_path_factory)
 
 
+def go(port: int, key: str) -> None:
+    assert fetch(port, f"/go?key={key}", fields={"Connection": "close"}).status == 200
+
+
 def read(port: int, path: str, key: str, version: str = "1.1") -> Reply:
     """One stream, each of its chunks released when the one before has come."""
     with Connection(port) as connection:
@@ -79,7 +83,8 @@ def read(port: int, path: str, key: str, version: str = "1.1") -> Reply:
             body += decode(chunk.payload)
             while f"chunk {seen} ".encode() in body:
                 seen += 1
-                assert fetch(port, f"/go?key={key}", fields={"Connection": "close"}).status == 200
+                if seen < CHUNKS:  # the last has no next, and a server that closes may answer nobody else
+                    go(port, key)
         assert connection.ending is not None
         return Reply(head, body, connection.framing, connection.ending)
 
@@ -111,7 +116,9 @@ def test_a_client_that_leaves_does_no_harm_to_the_next(
         connection.ask("GET", f"/stream?key={key}")
         assert connection.head().status == 200
         assert next(connection.chunks()).payload
-    assert fetch(served.port, f"/go?key={key}").status == 200
+    # A first chunk can still be sent to a client that left: nobody waits for the next when the server ends.
+    for _ in range(1, CHUNKS):
+        go(served.port, key)
     assert read(served.port, "/stream", f"{key}2").body.count(b"in time") == CHUNKS
 
 
