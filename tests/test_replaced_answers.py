@@ -118,6 +118,46 @@ def test_the_hooks_of_the_end_hear_of_an_error_page_that_replaces_a_failed_descr
 
 @pytest.mark.parametrize("producer", failing(early=True))
 @pytest.mark.parametrize(("kind", "options"), ENGINES)
+def test_the_application_wide_hook_hears_of_a_failed_description_and_not_of_the_page_in_its_place(
+    kind: str, options: dict[str, Any], producer: str
+) -> None:
+    wide: list[Any] = []
+    failed = streamkit.stream(failing(early=True)[producer]())
+    page = asgi_page if kind == "asgi" else wsgi_page
+    app = rescued(failed, kind, page)
+    answer = answer_of(streamkit.wrap(app, on_finish=lambda told: wide.append(told.outcome), **options), kind)
+    assert (answer.status, answer.body, answer.error) == (500, b"page", None)
+    assert wide == ["failed"]
+
+
+@pytest.mark.parametrize(("kind", "options"), ENGINES)
+def test_the_application_wide_hook_hears_of_an_application_that_answers_nothing(
+    kind: str, options: dict[str, Any]
+) -> None:
+    wide: list[Any] = []
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None:
+        return None
+
+    def wsgi(environ: Any, start_response: Any) -> Any:
+        return None
+
+    app = asgi if kind == "asgi" else wsgi
+    answer = answer_of(streamkit.wrap(app, on_finish=lambda told: wide.append(told.outcome), **options), kind)
+    assert type(answer.error) is streamkit.ProtocolViolation
+    assert wide == ["failed"]
+
+
+@pytest.mark.parametrize("options", [{}, {"engine": "thread"}])
+def test_the_application_wide_hook_hears_of_a_body_that_was_given_to_write(options: dict[str, Any]) -> None:
+    wide: list[Any] = []
+    app = streamkit.wrap(wsgi_write, kind="wsgi", on_finish=lambda told: wide.append(told.outcome), **options)
+    assert answer_of(app, "wsgi").body == b"made "
+    assert wide == ["finished"]
+
+
+@pytest.mark.parametrize("producer", failing(early=True))
+@pytest.mark.parametrize(("kind", "options"), ENGINES)
 def test_the_hooks_of_the_end_hear_once_of_a_description_that_nothing_replaces(
     kind: str, options: dict[str, Any], producer: str
 ) -> None:

@@ -74,7 +74,9 @@ def answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
         return passed_on
     finally:
         stream.environ = None
-        if not stream.plain and needs_settling(stream) and stream.carried is None and stream.passing is None:
+        # A page ends no stream: of that only the hooks on its request are told.
+        ends = outcome == "failed" or stream._is_written or stream._finish_hooks or stream._error_hooks
+        if ends and needs_settling(stream) and stream.carried is None and stream.passing is None:
             settle(stream, outcome)
 
 
