@@ -11,7 +11,7 @@ from typing import TypeAlias
 from ..core.context import inherited
 from ..core.producers import Kind
 from ..core.response import StreamingResponse
-from ..engines import task, thread
+from ..engines import producing, thread
 from ..engines.ending import needs_settling, settle, settle_async
 from ..engines.messages import body_message, encoded, plain_answer, too_many
 from ..engines.pull import AsyncPull
@@ -76,7 +76,7 @@ async def discard(stream: ChannelStream, response: StreamingResponse) -> None:
     """End a stream whose producer is not to run."""
     stream._end(None)
     if response.kind is Kind.ASYNC_ITERABLE:
-        await task.close_unread(stream, response)
+        await producing.close_unread(stream, response)
     else:
         thread.close_unread(stream, response)
     await settle_either(stream, "finished")

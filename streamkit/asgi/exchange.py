@@ -15,7 +15,7 @@ from ..core.headers import Pairs
 from ..core.producers import Kind
 from ..core.request import KEY, NO_FIELDS, fields_of
 from ..core.response import StreamingResponse
-from ..engines import task, thread
+from ..engines import producing, thread
 from ..engines.clock import Clock, loop_clock, thread_clock
 from ..engines.coded import CodedSend
 from ..engines.ending import ASGI_LOG, forget, linger_async, needs_settling, outcome_of
@@ -39,7 +39,7 @@ from ..engines.ready import turn
 from ..engines.registry import check_room
 from ..engines.send import ScopeStream
 from ..engines.spool import Spool
-from ..engines.task import TaskStream
+from ..engines.task import TaskStream, keep
 from ..engines.thread import ThreadStream
 from ..engines.waits import reached
 from ..errors import BufferLimitExceeded, ClientDisconnected, ProtocolViolation, TooManyStreams
@@ -225,7 +225,7 @@ class Exchange:
         if isinstance(stream, ThreadStream):
             thread.start(stream, inherited(excluded))
         elif self.reader is stream:
-            self.producer = task.start(stream, inherited(excluded) if excluded else None)
+            self.producer = producing.start(stream, inherited(excluded) if excluded else None)
         else:
             self.puller = asyncio.current_task()
 
@@ -380,7 +380,7 @@ class Exchange:
         producer, stream = self.producer, self.stream
         if producer is None or producer.done():
             return
-        task.keep(producer)
+        keep(producer)
         if stream._outcome == "finished":  # what it still does is no longer the response's
             return
         if not stream.connected and stream.ignore_disconnect:

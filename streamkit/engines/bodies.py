@@ -17,7 +17,7 @@ from ..core.response import StreamingResponse
 from ..errors import BufferLimitExceeded, ClientDisconnected, TooManyStreams
 from ..syntax import status_line
 from ..types import Outcome, StartResponse
-from . import task, thread
+from . import producing, thread
 from .bridge import BridgeStream
 from .clock import thread_clock
 from .ending import WSGI_LOG, linger, outcome_of, settle, settle_async
@@ -260,7 +260,7 @@ def discard(stream: ChannelStream, response: StreamingResponse) -> None:
     """End a stream whose producer is not to run."""
     stream._end(None)
     if isinstance(stream, BridgeStream):
-        asyncio.run_coroutine_threadsafe(task.close_unread(stream, response), stream._loop).result()
+        asyncio.run_coroutine_threadsafe(producing.close_unread(stream, response), stream._loop).result()
     else:
         thread.close_unread(stream, response)
     settle_any(stream, "finished")

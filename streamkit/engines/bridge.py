@@ -13,9 +13,10 @@ from typing import Any
 from ..errors import StreamEnded
 from .ending import outcome_of, settle_async
 from .loop import loop_thread
+from .producing import start
 from .reading import Wake, resolve
 from .ready import ready_on
-from .task import LoopStream, keep, start
+from .task import LoopStream, keep
 
 
 class BridgeStream(LoopStream):

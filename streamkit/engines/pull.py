@@ -23,7 +23,7 @@ from typing import Any
 
 from ..errors import ClientDisconnected, ProtocolViolation, StreamClosed
 from ..types import Chunk
-from . import task, thread
+from . import producing, thread
 from .ending import fail, fail_async, log_error
 from .ready import turn
 from .task import TaskStream
@@ -235,7 +235,7 @@ class AsyncPull:
             if self._iterator is None:
                 self._is_open = True
                 if isinstance(self._opened, AsyncExitStack):
-                    await task.enter_all(self._opened, response.resources)
+                    await producing.enter_all(self._opened, response.resources)
                 self._iterator = aiter(response.producer)
         except BaseException as error:
             await self._end(error, of_iterable=False)
@@ -265,7 +265,7 @@ class AsyncPull:
                 raise error
             self._is_open = False
             async with self._opened:
-                await task.close_iterator(response.producer, self._iterator)
+                await producing.close_iterator(response.producer, self._iterator)
                 await stream.commit()  # its hooks find the resources open, as they do at a first chunk
         except BaseException as fault:
             del error  # its traceback refers to this frame
@@ -276,7 +276,7 @@ class AsyncPull:
             if not taken:
                 await fail_async(stream, fault, stream._end)
                 return
-        await task.end_of_producer(stream, response)
+        await producing.end_of_producer(stream, response)
         stream._pulling = False
 
     async def close(self, error: BaseException) -> bool:
@@ -287,7 +287,7 @@ class AsyncPull:
         response = self.stream.response
         assert response is not None
         try:
-            await task.close_iterator(response.producer, self._iterator)
+            await producing.close_iterator(response.producer, self._iterator)
         except Exception as fault:
             log_error(self.stream, "closing the iterable failed", fault)
         try:

@@ -3,7 +3,7 @@
 Under WSGI the server's thread reads, under ASGI its loop does; either way the producer
 writes without a thought for who reads.
 
-Rule: the twin of `task`; only `await` differs.
+Rule: the twin of `task` and `producing`; only `await` differs.
 """
 
 from __future__ import annotations
