@@ -229,6 +229,25 @@ def test_an_async_hook_of_a_short_body_may_still_write() -> None:
         assert serving.request().finish().body == b"123456789"
 
 
+def test_whoever_waits_for_the_end_without_a_bound_is_released_by_it() -> None:
+    released = threading.Event()
+    waiters: list[asyncio.Task[None]] = []
+
+    async def wait(stream: Any) -> None:
+        assert await stream.wait_finished()
+        released.set()
+
+    async def producer(stream: Any) -> None:
+        waiters.append(asyncio.create_task(wait(stream)))
+        await asyncio.sleep(0)  # it waits from now on
+        await stream.write("x")
+
+    with AsgiServer(streamkit.stream(producer)) as serving:
+        assert serving.request().finish().complete
+        assert released.wait(PATIENCE)
+    assert len(waiters) == 1
+
+
 def test_a_producer_may_wait_for_the_end_that_it_made() -> None:
     seen: list[bool] = []
 

@@ -12,7 +12,7 @@ import pytest
 from driving import PATIENCE, WsgiServer, environ_of
 
 import streamkit
-from streamkit.errors import StreamEnded
+from streamkit.errors import StreamAborted, StreamClosed, StreamEnded
 
 KEY = "streamkit.stream"
 
@@ -74,15 +74,21 @@ def test_a_server_that_was_stuck_for_too_long_gets_no_end_that_looks_clean(way: 
     assert b"x" not in log
 
 
-@pytest.mark.parametrize("act", ["close", "abort"])
-def test_an_iterable_whose_stream_was_ended_between_two_chunks_is_closed_in_its_thread(act: str) -> None:
+@pytest.mark.parametrize(("act", "why"), [("close", StreamClosed), ("abort", StreamAborted)])
+def test_an_iterable_whose_stream_was_ended_between_two_chunks_is_closed_in_its_thread(
+    act: str, why: type[Exception]
+) -> None:
     log: list[Any] = []
     held: list[Any] = []
+    told: list[Any] = []
 
     @contextmanager
     def resource() -> Iterator[None]:
         try:
             yield
+        except BaseException as error:
+            told.append(type(error))
+            raise
         finally:
             log.append(("left", threading.current_thread()))
 
@@ -106,6 +112,7 @@ def test_an_iterable_whose_stream_was_ended_between_two_chunks_is_closed_in_its_
         assert answer.complete is (act == "close")
     assert [what for what, _ in log] == ["served", "closed", "left"]
     assert len({thread for _, thread in log}) == 1
+    assert told == [why]
 
 
 @pytest.mark.parametrize("engine", ["auto", "thread"])
