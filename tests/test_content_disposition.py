@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from werkzeug.http import parse_options_header
 
 from streamkit.core.disposition import content_disposition
 from streamkit.errors import HeaderError
@@ -117,11 +117,12 @@ def test_a_name_that_is_no_text_is_refused():
 
 
 @given(st.text(min_size=1))
+@example('"a"')
 def test_any_name_is_safe_ascii_and_comes_back_whole(name: str):
     said = content_disposition("attachment", name)
     assert re.fullmatch(
         r"attachment; filename=\"[ !#$%+.^_`|~0-9A-Za-z-]*\"; filename\*=UTF-8''[!#$%&+.^_`|~0-9A-Za-z-]+",
         said,
     )
-    held, options = parse_options_header(said)
-    assert (held, options["filename"]) == ("attachment", name.encode("utf-8", "replace").decode())
+    # Werkzeug's own parser before 3.1.9 takes the quotes off a name that stands in them.
+    assert unquote(said.partition("''")[2], errors="strict") == name.encode("utf-8", "replace").decode()

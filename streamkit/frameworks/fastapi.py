@@ -72,9 +72,15 @@ def _response(answer: Any) -> Any:
 
 
 def _signature(endpoint: Callable[..., Any]) -> inspect.Signature:
-    """The endpoint's own; where it returns a description, FastAPI is to see the response."""
+    """The endpoint's own; where it returns a description, FastAPI is to see the response.
+
+    Annotations in quotes are evaluated here: FastAPI before 0.123.5 does it among this module's names.
+    """
     signature = inspect.signature(endpoint)
-    returned = evaluated(signature.return_annotation, getattr(inspect.unwrap(endpoint), "__globals__", {}))
+    names = getattr(inspect.unwrap(endpoint), "__globals__", {})
+    parameters = signature.parameters.values()
+    given = [one.replace(annotation=evaluated(one.annotation, names)) for one in parameters]
+    returned = evaluated(signature.return_annotation, names)
     if isinstance(returned, type) and issubclass(returned, StreamingResponse):
-        return signature.replace(return_annotation=Response)
-    return signature
+        returned = Response
+    return signature.replace(parameters=given, return_annotation=returned)

@@ -21,9 +21,13 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from streamkit.unbuffer.known import KNOWN
+
 from .parts import CHUNK, CHUNKS, Part
 
 HERE = __name__
+GZIP = "starlette.middleware.gzip.GZipMiddleware"
+GZIP_STREAMS = KNOWN[GZIP].passes is not None  # the installed one, or it is guilty
 
 # ---------------------------------------------------------------- ASGI
 
@@ -169,10 +173,10 @@ ASGI_INNOCENT = [
     Part(Shouts, "Shouts"),
     Part(lambda app: CORSMiddleware(app, allow_origins=["*"]), "CORSMiddleware"),
     Part(lambda app: SessionMiddleware(app, secret_key="x"), "SessionMiddleware"),
-    Part(GZipMiddleware, "GZipMiddleware"),
     Part(ServerErrorMiddleware, "ServerErrorMiddleware"),
     Part(lambda app: TrustedHostMiddleware(app, allowed_hosts=["*"]), "TrustedHostMiddleware"),
 ]
+(ASGI_INNOCENT if GZIP_STREAMS else ASGI_GUILTY).append(Part(GZipMiddleware, GZIP))
 
 
 def asgi_stack(chosen: list[Part]) -> tuple[Any, AbstractContextManager[Any]]:
@@ -234,11 +238,11 @@ STARLETTE_GUILTY = [
 STARLETTE_INNOCENT = [
     Part(Middleware(BaseHTTPMiddleware, dispatch=notes), "notes"),
     Part(Middleware(TimesRequests), "TimesRequests"),
-    Part(Middleware(GZipMiddleware), "GZipMiddleware"),
     Part(Middleware(SessionMiddleware, secret_key="x"), "SessionMiddleware"),
     Part(Middleware(CORSMiddleware, allow_origins=["*"]), "CORSMiddleware"),
     Part(Middleware(AddsHeader), "AddsHeader"),
 ]
+(STARLETTE_INNOCENT if GZIP_STREAMS else STARLETTE_GUILTY).append(Part(Middleware(GZipMiddleware), GZIP))
 
 
 def starlette_stack(chosen: list[Part]) -> tuple[Any, AbstractContextManager[Any]]:

@@ -13,14 +13,17 @@ from typing import Any
 
 import flask
 import frameworks.django_site  # noqa: F401  # it configures Django, once for all tests
-from django.middleware.gzip import GZipMiddleware as DjangoGZip
 from django.urls import path as url
 from werkzeug.middleware.proxy_fix import ProxyFix
+
+from streamkit.unbuffer.known import KNOWN
 
 from .layers_wsgi import PROFILER, HoldsFourKilobytes
 from .parts import CHUNK, CHUNKS, Part
 
 HERE = __name__
+DJANGO_GZIP = "django.middleware.gzip.GZipMiddleware"
+DJANGO_GZIP_STREAMS = KNOWN[DJANGO_GZIP].passes is not None  # the installed one, or it is guilty
 
 # ---------------------------------------------------------------- Flask
 
@@ -156,7 +159,6 @@ def django_notes(get_response: Callable[[Any], Any]) -> Any:
 
 
 DJANGO_GUILTY = [
-    Part(f"{DjangoGZip.__module__}.GZipMiddleware", "django.middleware.gzip.GZipMiddleware"),
     Part(f"{HERE}.django_joins", f"{HERE}.django_joins.<locals>.joining"),
     Part(f"{HERE}.DjangoTagsContent", f"{HERE}.DjangoTagsContent"),
     Part(f"{HERE}.DjangoHoldsBlocks", f"{HERE}.DjangoHoldsBlocks"),
@@ -174,6 +176,7 @@ DJANGO_INNOCENT = [
         f"{HERE}.django_notes",
     )
 ]
+(DJANGO_INNOCENT if DJANGO_GZIP_STREAMS else DJANGO_GUILTY).append(Part(DJANGO_GZIP, DJANGO_GZIP))
 
 
 def django_stack(chosen: list[Part]) -> tuple[Any, AbstractContextManager[Any]]:
