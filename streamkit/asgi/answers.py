@@ -12,7 +12,7 @@ from ..core.context import inherited
 from ..core.producers import Kind
 from ..core.response import StreamingResponse
 from ..engines import producing, thread
-from ..engines.ending import needs_settling, settle, settle_async
+from ..engines.ending import needs_settling, outcome_of, settle, settle_async
 from ..engines.messages import body_message, encoded, plain_answer, too_many
 from ..engines.pull import AsyncPull
 from ..engines.task import TaskStream
@@ -52,11 +52,20 @@ async def _settle_thread(stream: ThreadStream, outcome: Outcome) -> None:
 
 async def head_only(stream: ChannelStream, response: StreamingResponse, send: Send) -> None:
     """The head as for GET; the producer never runs."""
-    await commit_either(stream)
-    assert stream._head is not None
-    status, pairs = stream._head
-    await send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
-    await send(body_message(b"", more=False))
+    try:
+        await commit_either(stream)
+        stream.raise_error()  # of a hook of the commit that has aborted
+        assert stream._head is not None
+        status, pairs = stream._head
+        try:
+            await send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
+            await send(body_message(b"", more=False))
+        except OSError:  # "raise an OSError if the client is gone" -- ASGI 2.4
+            stream.leave()
+    except BaseException:
+        stream._failed = True
+        await discard(stream, response)
+        raise
     await discard(stream, response)
 
 
@@ -79,4 +88,4 @@ async def discard(stream: ChannelStream, response: StreamingResponse) -> None:
         await producing.close_unread(stream, response)
     else:
         thread.close_unread(stream, response)
-    await settle_either(stream, "finished")
+    await settle_either(stream, outcome_of(stream))

@@ -184,10 +184,12 @@ class Exchange:
             self._stop_watching()
             stream._failed = True
             stream._cut = stream._head is not None
-            await linger_async(stream)
             outcome = outcome_of(stream)
-            stream.leave()
-            await self._end(outcome, error)
+            try:
+                await linger_async(stream)
+            finally:  # it may be cancelled
+                stream.leave()
+                await self._end(outcome, error)
             if outcome not in ("disconnected", "timed_out") or not isinstance(error, ClientDisconnected):
                 if stream._cut:
                     await close_after_error(self.root[0])

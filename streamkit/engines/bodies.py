@@ -207,7 +207,11 @@ def _whole(stream: ChannelStream, reader: Reader, start_response: StartResponse)
     assert stream._head is not None
     stream._go_home()  # it is complete: nothing has to be done for it but to be sent
     status, pairs = stream._head
-    start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
+    try:
+        start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
+    except BaseException:
+        spool.close()
+        raise
     return HeldBody(spool, stream)
 
 
@@ -249,9 +253,15 @@ def head_only(
     stream: ChannelStream, response: StreamingResponse, start_response: StartResponse
 ) -> Iterable[bytes]:
     """The head as for GET; the producer never runs."""
-    _commit(stream)
-    assert stream._head is not None
-    start_response(status_line(stream._head[0]), list(stream._head[1]))
+    try:
+        _commit(stream)
+        stream.raise_error()  # of a hook of the commit that has aborted
+        assert stream._head is not None
+        start_response(status_line(stream._head[0]), list(stream._head[1]))
+    except BaseException:
+        stream._failed = True
+        discard(stream, response)
+        raise
     discard(stream, response)
     return iter((b"",))  # hypercorn wants a chunk, and no other server minds an empty one
 
@@ -263,4 +273,4 @@ def discard(stream: ChannelStream, response: StreamingResponse) -> None:
         asyncio.run_coroutine_threadsafe(producing.close_unread(stream, response), stream._loop).result()
     else:
         thread.close_unread(stream, response)
-    settle_any(stream, "finished")
+    settle_any(stream, outcome_of(stream))

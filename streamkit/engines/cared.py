@@ -72,6 +72,7 @@ class Cared(Handing, LoopWaits):
     outer: Any = None  # the stream of a wrap around this one
     spool: Spool | None = None  # a whole body, for HTTP/1.0
     _start: Message | None = None  # the application's start, until it is known what follows
+    _given: Message | None = None  # the same as the object that the application sent
     _inbox: Inbox | None = None
     _writer: asyncio.Task[Any] | None = None  # the task that is cut off when the client leaves
     _busy: bool = False  # a message is on its way to the server
@@ -169,6 +170,8 @@ class Cared(Handing, LoopWaits):
                     await hooks
             finally:
                 self._committing = False
+        if self._abort is not None:  # by a hook of the commit
+            raise self._abort
         message = self._start
         pairs = self._pairs if self._headers is None else list(self._headers)
         endless = media_type_of(value_of(pairs, "content-type") or "") in STREAMING_TYPES
@@ -194,14 +197,23 @@ class Cared(Handing, LoopWaits):
             return
         self._prepare_body()
         if self.spool is None:
-            status, pairs = self._head
+            await self._send_foreign_head(message)
+
+    async def _send_foreign_head(self, message: Message) -> None:
+        assert self._head is not None
+        status, pairs = self._head
+        try:
             await self.server_send({**message, "status": status, "headers": encoded(pairs)})
             if self._body is not Body.STREAM:
                 self._drop()
                 await self.server_send(body_message(b"", more=False))
-            else:
-                self.inbox.watch(self._left)
-                loop_clock().add(self)
+                return
+        except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
+            self._gone(error)
+            return
+        if self._outcome is None:  # the application may have ended meanwhile
+            self.inbox.watch(self._left)
+            loop_clock().add(self)
 
     def _prepare_body(self) -> None:
         """The head is fixed: a body that is held gets its spool, and a compressed one its context."""
@@ -228,6 +240,8 @@ class Cared(Handing, LoopWaits):
         more = bool(message.get("more_body"))
         if not more:
             await self._beaten()
+        if self.phase == CARED and self._abort is not None:
+            raise self._abort
         if self.phase == CARED:
             chunk: Any = message.get("body", b"")
             if not isinstance(chunk, (bytes, bytearray, memoryview)):
@@ -235,10 +249,13 @@ class Cared(Handing, LoopWaits):
             chunk = bytes(chunk)
             if chunk:
                 await self._hand_over(chunk, more=more and self.spool is None)
-            if self.spool is not None and not more:
-                await self._send_spool()
-            elif not chunk and self.spool is None:
-                await self.server_send(message)
+            try:
+                if self.spool is not None and not more:
+                    await self._send_spool()
+                elif not chunk and self.spool is None and self._connected:
+                    await self.server_send(message)
+            except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
+                self._gone(error)
             self._direct = self.spool is None and self._body is Body.STREAM and self._ending is None
         if not more:
             self.phase = OVER
@@ -386,6 +403,8 @@ class Cared(Handing, LoopWaits):
                     await self.server_send(body_message(b"", more=False))
             except OSError:  # "raise an OSError if the client is gone" -- ASGI 2.4
                 self._connected = False
+        if self.phase == CARED:
+            self.phase = DROPPING  # `close` came before the application's own end
         if self._state is State.COMMITTED:
             self._state = after(self._state, how)
         await settle_async(self, outcome_of(self))

@@ -9,7 +9,14 @@ import asyncio
 
 from ..core.commit import State
 from ..core.framing import Body
-from ..errors import ApplicationFailed, BufferLimitExceeded, ProtocolViolation, StreamEnded, TooManyStreams
+from ..errors import (
+    ApplicationFailed,
+    BufferLimitExceeded,
+    ClientDisconnected,
+    ProtocolViolation,
+    StreamEnded,
+    TooManyStreams,
+)
 from .ending import (
     ASGI_LOG,
     fail_async,
@@ -48,11 +55,19 @@ class Concluding(Relay):
         try:
             for beside in self._beside:
                 await asyncio.wait([beside])
+                _hear_of_leave(beside)
             await self._conclude(error)
+        except asyncio.CancelledError:
+            if self._outcome is None:  # amid its last words, or while they were sent
+                self._connected = False
+                await self._settle()
+            raise
         finally:
             self.scope = None
             if self._inbox is not None:
                 self._inbox.stop()
+            if self._heading is not None:
+                _hear_of_leave(self._heading)
             if self.spool is not None:
                 self.spool.close()
 
@@ -69,7 +84,9 @@ class Concluding(Relay):
         if isinstance(error, asyncio.CancelledError):
             if self._cut_off:
                 uncancel()
-            await settle_async(self, outcome_of(self))
+            elif self.phase not in (OVER, DROPPING):
+                self._connected = False  # by the server, whose client gets no more: this is no whole body
+            await self._settle()
             if not self._cut_off:
                 raise error
             return
@@ -129,10 +146,19 @@ class Concluding(Relay):
     async def _conclude_uncommitted(self, error: BaseException | None) -> None:
         if self.carried is None:
             self._failed = error is not None
+        await self._settle()
+        if self.carried is None and self._refused is not None:
+            await too_many(self.server_send, self._refused)
+            return
+        if error is None:
+            error = self._error
+        if error is not None:
+            raise error
+
+    async def _settle(self) -> None:
+        """Set the outcome; the stream that carries the response tells the application-wide hook."""
+        if self.carried is None:
             await settle_async(self, outcome_of(self))
-            if self._refused is not None:
-                await too_many(self.server_send, self._refused)
-                return
         elif self._claim(self.carried._outcome or outcome_of(self)):
             reached(self, "_when_finished")
             for hook in self._taken("finish"):
@@ -140,10 +166,6 @@ class Concluding(Relay):
                     await finished(hook(self))
                 except Exception as fault:
                     log_error(self, "an on_finish hook failed", fault)
-        if error is None:
-            error = self._error
-        if error is not None:
-            raise error
 
     async def _conclude_stream(self, error: BaseException | None) -> None:
         if self._head is None:
@@ -175,3 +197,9 @@ class Concluding(Relay):
         self._error = error
         if self._state in (State.STARTED, State.COMMITTED):
             self._state = State.FINISHED if error is None and self._head is not None else State.ABORTED
+
+
+def _hear_of_leave(task: asyncio.Task[None]) -> None:
+    """Take note of a leave for which nobody awaits this task: asyncio would log it as an error."""
+    if task.done() and not task.cancelled() and isinstance(task._exception, ClientDisconnected):
+        task.exception()

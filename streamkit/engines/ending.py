@@ -240,7 +240,8 @@ def _has_no_hooks(
     stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None]
 ) -> bool:
     """Ends that no hook hears of: the client's leave (told by `settle`), and all before the commit."""
-    if is_leave(stream, error) or is_end_of(stream, error):
+    was_aborted = stream._abort is not None and isinstance(error, StreamClosed)
+    if is_leave(stream, error) or is_end_of(stream, error) or was_aborted:
         end(None)
         return True
     if stream.closed and stream.connected:
@@ -339,11 +340,16 @@ async def settle_async(stream: AsyncResponseStream, outcome: Outcome) -> None:
         return
     if error is not None:
         await report_async(stream, error)
+    cancelled: asyncio.CancelledError | None = None
     for call in stream._finish_calls():
         try:
             await finished(call())
+        except asyncio.CancelledError as word:
+            cancelled = word  # of the server, amid this hook: the others are called all the same
         except Exception as fault:
             log_error(stream, "an on_finish hook failed", fault)
+    if cancelled is not None:
+        raise cancelled
 
 
 def _untold(stream: BaseStream, outcome: Outcome) -> BaseException | None:

@@ -41,7 +41,7 @@ from .messages import (
     encoded,
     request_of,
 )
-from .phases import CARRIED, NEW, OWN
+from .phases import CARRIED, HELD, NEW, OVER, OWN
 from .ready import DONE
 from .registry import check_room
 from .task import keep
@@ -159,13 +159,15 @@ class ScopeStream(Concluding):
         start = {"type": "http.response.start", "status": status, "headers": encoded(pairs)}
         try:
             await self.server_send(start)
+            if self._outcome is not None:  # the application has ended meanwhile
+                return
+            self.inbox.watch(self._left)
+            loop_clock().add(self)
+            if flush and self._body is Body.STREAM:
+                await self.server_send(body_message(b"", more=True))  # some servers wait for a body
         except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
             self._connected = False
             raise ClientDisconnected from error
-        self.inbox.watch(self._left)
-        loop_clock().add(self)
-        if flush and self._body is Body.STREAM:
-            await self.server_send(body_message(b"", more=True))  # some servers wait for a body
 
     def write(self, data: Chunk, /) -> Awaitable[int]:
         if (
@@ -230,9 +232,15 @@ class ScopeStream(Concluding):
         return task
 
     def abort(self, reason: object = None) -> None:
-        if not self.closed:
+        carrier = self._carrier()
+        if carrier is not None:
+            self._face_of(carrier).abort(reason)
+        elif not self.closed and self.phase != OVER:
             self._abort = self._error = StreamAborted(reason)
             self._state = after(self._state, "abort")
+            self._direct = False
+            if self.phase in (NEW, HELD):
+                self.phase = OWN  # what the application sends instead is dropped
 
     def is_carried_by(self, stream: BaseStream) -> None:
         """A description is served inside: its stream is the response's."""

@@ -59,7 +59,7 @@ class RequestStream(Answering):
     def commit(self) -> None:
         if self._head is not None or self.closed:
             return
-        if self.environ is None:
+        if self.environ is None or self.passing is not None:
             raise StreamClosed("this request is already answered: the application has returned")
         self._prepare()
         with CLAIM:
@@ -203,6 +203,10 @@ class RequestStream(Answering):
                 settle(self, outcome_of(self))
 
     def abort(self, reason: object = None) -> None:
+        carrier = self._carrier()
+        if carrier is not None:
+            self._face_of(carrier).abort(reason)
+            return
         if self.closed:
             return
         self.plain = False
@@ -261,7 +265,7 @@ class RequestStream(Answering):
         return hook
 
     def _finish_calls(self) -> list[Callable[[], Any]]:
-        if self.carried is not None and self.carried._outcome is not None:
-            # The description's own stream has told the application-wide hook.
+        if self.carried is not None:
+            # The description's own stream tells the application-wide hook, now or later.
             return [partial(hook, self) for hook in self._taken("finish")]
         return super()._finish_calls()

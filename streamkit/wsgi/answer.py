@@ -37,7 +37,7 @@ from ..errors import (
 )
 from ..syntax import status_line
 from ..types import Environ, Outcome
-from .foreign import cared_for, check_answer
+from .foreign import cared_for, check_answer, is_iterable
 
 
 def answer_of(
@@ -65,7 +65,7 @@ def answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
         stream._take_back()  # a description that came to nothing: what was returned instead is the response
     outcome: Outcome = "failed"
     try:
-        if body is None or not hasattr(type(body), "__iter__") or isinstance(body, (str, bytes)):
+        if not is_iterable(body):
             raise ProtocolViolation(
                 f"wanted an iterable of bytes from the application (PEP 3333), got {body!r}"
             )

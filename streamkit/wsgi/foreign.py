@@ -100,10 +100,31 @@ def _is_field(pair: Any) -> bool:
     return isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)
 
 
+def is_iterable(body: Any) -> bool:
+    """Whether a server can go through this body; by indexes too, as PEP 3333's own `FileWrapper`."""
+    by = type(body)
+    return (hasattr(by, "__iter__") or hasattr(by, "__getitem__")) and not isinstance(body, (str, bytes))
+
+
+class _Indexed:
+    """A body that is gone through by indexes."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self.close = getattr(body, "close", _nothing)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+
+def _nothing() -> None:
+    pass
+
+
 def cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[bytes]:
     """A stream that the application made in its own way."""
     options, request = outer.options, Request.of_environ(environ)
-    response = _ForeignResponse(body)
+    response = _ForeignResponse(body if hasattr(type(body), "__iter__") else _Indexed(body))
     stream = _ForeignStream(options, request, WSGI_LOG, response, UNBOUNDED)
     stream.request_stream = outer
     if options.compress:
@@ -112,20 +133,21 @@ def cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[byt
     outer.hand_hooks_to(stream)
     stream.take_answer()
     reader = Pull(stream, None)
+
+    def start_response(status: str, headers: Pairs, exc_info: Any = None) -> Any:
+        said = outer.answer[0] if outer.answer is not None else status
+        return outer.start_response(said if said[:3] == status[:3] else status, headers)
+
     if request.version < (1, 1) and options.http10 == "reject":
         discard(stream, response)
         return reject(outer.start_response, request)
     if outer.answer is not None and (request.method == "HEAD" or not has_body(stream._status)):
-        return head_only(stream, response, outer.start_response)
+        return head_only(stream, response, start_response)
     try:
         check_room(stream, thread_clock)
     except TooManyStreams as error:
         discard(stream, response)
         return too_many(outer.start_response, error)
     stream._line = line_of(environ)
-
-    def start_response(status: str, headers: Pairs, exc_info: Any = None) -> Any:
-        said = outer.answer[0] if outer.answer is not None else status
-        return outer.start_response(said if said[:3] == status[:3] else status, headers)
 
     return started(stream, reader, start_response, None)

@@ -20,6 +20,7 @@ from ..options import Options
 from ..types import Environ, StartResponse, WSGIApp
 from ..unbuffer.stripping import stripped
 from .answer import answer_of, answered, concluded
+from .foreign import is_iterable
 from .whole import carry_app
 
 # A type of body; where the head had its Content-Type, which, and where the name of its Content-Length.
@@ -118,7 +119,7 @@ class StreamingMiddleware:
                 return True
         except _NOT_PAIRS:
             pass
-        if not hasattr(type(body), "__iter__") or isinstance(body, (str, bytes)):
+        if not is_iterable(body):
             return False
         if not isinstance(headers, (list, tuple)) or is_streaming(headers):
             return False
