@@ -9,7 +9,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
-from driving import PATIENCE, Answer, AsgiServer, WsgiServer
+from driving import PATIENCE, Answer, AsgiServer, WsgiServer, environ_of
 
 import streamkit
 from streamkit.core.framing import Body
@@ -214,6 +214,31 @@ def test_an_answer_that_switches_protocols_says_to_which() -> None:
 def test_an_answer_without_a_body_loses_its_hop_by_hop_fields_likewise(kind: str, status: str) -> None:
     answer = Heads(kind, "iterable" if kind == "wsgi" else "messages")([("Connection", "close")], status)
     assert (answer.status, answer.values("Connection")) == (int(status[:3]), [])
+
+
+@pytest.mark.parametrize("status", ["204 Nothing To Say", "304 Not Changed"])
+def test_an_answer_without_a_body_is_else_left_as_it_is(status: str) -> None:
+    given = [("Content-Type", "text/html"), ("ETag", '"1"'), ("Cache-Control", "max-age=5")]
+    said: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response(status, given)
+        return iter(())
+
+    body = streamkit.wrap(app, kind="wsgi")(environ_of(), lambda *head: said.append(head))
+    assert (b"".join(body), said[0][:2]) == (b"", (status, given))
+    getattr(body, "close", lambda: None)()
+
+
+@pytest.mark.parametrize(("kind", "shape"), STREAMS)
+def test_a_stream_with_a_date_of_its_last_change_may_be_kept_and_asked_for_again(
+    kind: str, shape: str
+) -> None:
+    """As a file that a layer compresses on its way."""
+    dated = ("Last-Modified", "Sat, 29 Oct 1994 19:43:31 GMT")
+    answer = Heads(kind, shape)([PLAIN, dated])
+    assert answer.header("Cache-Control") == "private, no-cache, no-transform"
+    assert answer.header("Last-Modified") == dated[1]
 
 
 class Quiet(WSGIRequestHandler):

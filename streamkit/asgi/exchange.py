@@ -36,7 +36,7 @@ from ..engines.messages import (
 )
 from ..engines.pull import UNBOUNDED, AsyncPull
 from ..engines.ready import turn
-from ..engines.registry import check_room
+from ..engines.registry import check_room, signals
 from ..engines.send import ScopeStream
 from ..engines.spool import Spool
 from ..engines.task import TaskStream, keep
@@ -77,6 +77,14 @@ def _reader(
 
 def _clock_of(stream: ChannelStream) -> Clock:
     return thread_clock if isinstance(stream, ThreadStream) else loop_clock(stream._loop)
+
+
+def _hook_in() -> None:
+    """Stand before the server's handlers of signals, where no wrap has done so; once for each loop."""
+    clock = loop_clock()
+    if not clock.hooked_in:
+        clock.hooked_in = True
+        signals.hook_in()
 
 
 class Exchange:
@@ -122,6 +130,8 @@ class Exchange:
         self.stream = stream
         fields = fields_of(scope, encoding=bool(options.compress))
         is_fresh = fields is not NO_FIELDS and stream._is_fresh_for(fields)
+        if carrier is None and options.signals:
+            _hook_in()
         if carrier is not None:
             carrier.is_carried_by(stream)
             if "gzip" in carrier.options.strip:

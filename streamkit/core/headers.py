@@ -318,7 +318,7 @@ def finished(
         head.append((pair[0], _cache_control(pair[1])) if lowered == "cache-control" else pair)
     if default_type is not None and "content-type" not in present:
         head.append(("Content-Type", default_type))
-    if ("etag" in present or "last-modified" in present) and not foreign and "cache-control" not in present:
+    if ("etag" in present or "last-modified" in present) and "cache-control" not in present:
         head.extend(_cache_control_of_validated(options))
         present.add("cache-control")
     # The pairs of the options are shared: an open stream holds its head.
@@ -335,10 +335,10 @@ def finished(
 def _bare(headers: Pairs, status: int, default_type: str | None, foreign: bool) -> Pairs:
     """The head of a response without a body."""
     without: Iterable[str] = ("content-length",)
-    if status == 204:
+    if not foreign and status == 204:
         without = ("content-length", "content-type")  # there is no content for it to describe
-    elif status == 304:
-        without = ("content-length", "content-type") if foreign else _OF_CONTENT
+    elif not foreign and status == 304:
+        without = _OF_CONTENT
     bare = [pair for pair in headers if pair[0].lower() not in without]
     if status not in (204, 304) and default_type is not None and value_of(bare, "content-type") is None:
         bare.append(("Content-Type", default_type))  # PEP 3333's validator wants one even here

@@ -239,6 +239,8 @@ class Cared(Handing, LoopWaits):
             await self._commit_foreign()
         more = bool(message.get("more_body"))
         if not more:
+            if self._ending is not None and self.phase == CARED and self._connected:
+                return  # a layer ends in order what was ended from outside: `conclude` says the last words
             await self._beaten()
         if self.phase == CARED and self._abort is not None:
             raise self._abort

@@ -107,6 +107,7 @@ class LoopClock(Clock):
     def __init__(self) -> None:
         super().__init__()
         self._handle: asyncio.TimerHandle | None = None
+        self.hooked_in = False  # before what the server of this loop does about signals
 
     def _see_to(self, tick: float) -> None:
         if self._handle is not None:

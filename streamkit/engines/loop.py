@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import importlib
 import logging
 import os
+import selectors
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextvars import Context
+from typing import Any
 
 from ..errors import EngineUnavailable
 
@@ -44,7 +47,7 @@ class LoopThread:
                 if loop is not None:
                     loop.close()
                 # In a context of its own: what a loop is made with, its own handles keep for good.
-                self._loop = loop = Context().run(asyncio.new_event_loop)
+                self._loop = loop = Context().run(_new_loop)
                 begun = threading.Thread(target=_run, args=(loop,), name="streamkit-loop", daemon=True)
                 self._thread = begun
         if begun is not None:
@@ -74,6 +77,43 @@ class LoopThread:
         """After a fork: the thread exists in the parent only."""
         self._lock = threading.Lock()
         self._loop = self._thread = None
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """A loop for a thread of its own, or for what gevent makes of one."""
+    gevent = sys.modules.get("gevent.monkey")
+    if gevent is None or not gevent.is_module_patched("threading"):
+        return asyncio.new_event_loop()
+    return _unnoted_loop()
+
+
+def _unnoted_loop() -> asyncio.AbstractEventLoop:
+    """A loop that takes back asyncio's note of the running loop wherever it lets other greenlets run.
+
+    All greenlets of its thread would find the note: Django then refuses every query, asgiref every
+    asynchronous view, and `asyncio.run` to run.
+    """
+
+    @contextlib.contextmanager
+    def unnoted() -> Iterator[None]:
+        loop = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            yield
+        finally:
+            asyncio._set_running_loop(loop)
+
+    class Selector(selectors.DefaultSelector):  # gevent's own, by now
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            with unnoted():
+                return super().select(timeout)
+
+    class Loop(asyncio.SelectorEventLoop):
+        def run_in_executor(self, *job: Any) -> Any:  # type: ignore[override]
+            with unnoted():  # to start a thread is to wait for it
+                return super().run_in_executor(*job)
+
+    return Loop(Selector())
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -43,6 +43,7 @@ from ..core.live import described, is_async_view
 from ..core.request import KEY
 from ..core.response import StreamingResponse
 from ..core.steps import StepAside
+from ..engines.registry import signals
 from ..errors import ClientDisconnected
 from ..options import Options
 from ..templates import TemplateResponse
@@ -92,20 +93,34 @@ class StreamKitMiddleware:
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
+        self._hook_in()
+        self._is_first = True
+
+    def _hook_in(self) -> None:
+        if self.options.signals:
+            signals.hook_in()
 
     def __call__(self, request: HttpRequest) -> Any:
+        if self._is_first:  # by now the server's handlers stand, whatever way it was started
+            self._is_first = False
+            self._hook_in()
         if self._is_async:
             return self._call_async(request)
         try:
-            return _without_mark(self._get_response(request))
+            # Below synchronous middleware the chain is synchronous, under ASGI too.
+            return _in_pieces(request, _without_mark(self._get_response(request)))
         finally:
             close_pooled()  # with `engine="thread"` all of Django runs on one of our threads
 
     async def _call_async(self, request: HttpRequest) -> HttpResponseBase:
-        response = _without_mark(await self._get_response(request))
-        if response.streaming and not response.is_async:
-            response.streaming_content = _one_by_one(iter(response.streaming_content))
-        return response
+        return _in_pieces(request, _without_mark(await self._get_response(request)))
+
+
+def _in_pieces(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """What Django would read whole under ASGI."""
+    if response.streaming and not response.is_async and hasattr(request, "scope"):
+        response.streaming_content = _one_by_one(iter(response.streaming_content))
+    return response
 
 
 def _without_mark(response: HttpResponseBase) -> HttpResponseBase:

@@ -102,6 +102,18 @@ def sync_only(get_response: Any) -> Any:
     return middleware
 
 
+class SyncOnly:
+    """As WhiteNoise's: what stands above it is made synchronous too."""
+
+    sync_capable, async_capable = True, False
+
+    def __init__(self, get_response: Any) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: Any) -> Any:
+        return self.get_response(request)
+
+
 def async_only(get_response: Any) -> Any:
     async def middleware(request: Any) -> Any:
         response = await get_response(request)
@@ -165,9 +177,10 @@ def test_without_the_middleware_a_stream_only_says_that_it_is_not_encoded(site: 
     assert (answer.headers["Content-Encoding"], answer.read()) == ("identity", b"a")
 
 
+@pytest.mark.parametrize("below", [(), (f"{__name__}.SyncOnly",)], ids=["none", "sync only"])
 @pytest.mark.parametrize("named", ["generator", "file"])
 def test_an_ordinary_streaming_response_of_djangos_arrives_piece_by_piece(
-    site: Site, named: str, tmp_path: Any
+    site: Site, named: str, below: tuple[str, ...]
 ) -> None:
     """Django alone reads an ordinary iterator whole under ASGI, with a warning."""
     arrived, closed = threading.Event(), threading.Event()
@@ -197,7 +210,7 @@ def test_an_ordinary_streaming_response_of_djangos_arrives_piece_by_piece(
     def view(request: Any) -> Any:
         return StreamingHttpResponse(produce()) if named == "generator" else FileResponse(File())
 
-    answer = site.client(view).get("/")
+    answer = site.client(view, middleware=below).get("/")
     assert answer.next_chunk() == b"a"
     arrived.set()
     assert (answer.read(), answer.complete) == (b"b", True)

@@ -5,13 +5,14 @@ Rule: each test runs with a synchronous and an asynchronous endpoint.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from driving import PATIENCE, until
+from driving import PATIENCE, AsgiServer, until
 
 import streamkit
 from streamkit.errors import ClientDisconnected
@@ -24,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from streamkit.frameworks.starlette import live
@@ -220,3 +221,32 @@ def test_a_response_that_is_replaced_on_its_way_ends_its_producer(kind: str) -> 
         assert until(lambda: ends.outcomes), "the producer waits for a reader that never comes"
         assert ends.outcomes == ["disconnected"]
 
+
+
+# ---------------------------------------------------------------- Starlette's own streams in its middleware
+
+
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize(("media_type", "is_whole"), [("text/csv", False), ("text/event-stream", True)])
+def test_a_stream_of_starlettes_own_that_is_shut_down_ends_as_its_kind_does_in_middleware_too(
+    media_type: str, is_whole: bool, asks: bool
+) -> None:
+    outcomes: list[Any] = []
+
+    async def page(request: Any) -> Any:
+        async def pieces() -> AsyncIterator[bytes]:
+            while not (asks and await request.is_disconnected()):
+                yield b"data: 1\n\n"
+                await asyncio.sleep(0.01)
+
+        return StreamingResponse(pieces(), media_type=media_type)
+
+    app = Starlette(routes=[Route("/", page)], middleware=[DISPATCHED])
+    wrapped = streamkit.wrap(app, on_finish=lambda stream: outcomes.append(stream.outcome))
+    with AsgiServer(wrapped) as server:
+        answer = server.request()
+        assert answer.read().startswith(b"data: 1\n\n")
+        assert streamkit.shutdown(0)
+        assert answer.finish().complete is is_whole
+    assert (b"retry: " in answer.body) is is_whole
+    assert outcomes == ["shut_down"]
