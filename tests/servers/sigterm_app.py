@@ -6,6 +6,7 @@
     /flood?key=d&heartbeat=1    more than any client takes that does not read
     /signals, /threads          who handles SIGTERM and SIGINT here, and how many threads there are
     /shutdown?grace=1           what `streamkit.shutdown` says
+    /loop                       whether an event loop of the request's own can run
 
 Each is a function that takes the stream: on a thread under WSGI, as a task under ASGI; with `way`
 under WSGI also an async function, one that has a worker write to its synchronous twin ("twin"), and
@@ -131,6 +132,9 @@ def answer(name: str, asked: dict[str, str]) -> bytes:
         return standing()
     if name == "threads":
         return b"%d" % len(os.listdir("/proc/self/task"))
+    if name == "loop":
+        asyncio.run(asyncio.sleep(0))
+        return b"ran\n"
     if name == "shutdown":
         return json.dumps(streamkit.shutdown(float(asked["grace"]))).encode()
     return b"plain\n"

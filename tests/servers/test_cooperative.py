@@ -210,6 +210,17 @@ def test_a_body_arrives_whole_beside_ordinary_requests(server: Running, key: str
     poll(lambda: told(server, key, "finish") == ["finished"] * 4, bound=PATIENCE, what="the outcomes")
 
 
+@pytest.mark.parametrize("server", ["gunicorn gevent", "gevent pywsgi"], indirect=True)
+def test_a_request_may_run_a_loop_of_its_own_while_asynchronous_producers_wait(
+    server: Running, key: str, stack: ExitStack
+) -> None:
+    """All greenlets of a thread would take the loop of those producers for theirs."""
+    begun(server, stack, key, "events?way=async", 3)
+    assert [whole(server, "loop") for _ in range(5)] == [b"ran\n"] * 5
+    begun(server, stack, f"{key}-twin", "events?way=twin", 3)
+    assert [whole(server, "loop") for _ in range(5)] == [b"ran\n"] * 5
+
+
 @every
 @writing
 def test_chunks_arrive_while_more_are_made_and_a_leave_between_them_is_noticed(
