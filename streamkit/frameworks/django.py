@@ -209,6 +209,8 @@ class Templates(DjangoTemplates):
 def live(view: View) -> View:
     """A view that is called as `view(request, stream, **url_values)` and streams from its first write on.
 
+    A method of a class-based view, called as `get(self, request, stream)`, can be one.
+
     Until then it is an ordinary view: it may raise `Http404`, or return a response. Asynchronous
     views need ASGI, or run on one shared loop thread under WSGI. HEAD runs the view up to its first
     write, for only the view knows its head. Raises `ProducerError`.
@@ -216,21 +218,23 @@ def live(view: View) -> View:
     if is_async_view(view, "request", "stream"):
 
         @functools.wraps(view)
-        async def serve_async(request: HttpRequest, *args: Any, **values: Any) -> Any:
+        async def serve_async(first: Any, *args: Any, **values: Any) -> Any:
+            request, description = _described(view, (first, *args), values)
             # On the server's own thread under WSGI: the loop of this view ends with it.
             begin = _begun if hasattr(request, "scope") else sync_to_async(_begun_here)
             try:
-                return await begin(request, _described(view, request, args, values), runs_for_head=True)
+                return await begin(request, description, runs_for_head=True)
             except StepAside as aside:
                 return aside.response
 
         return serve_async  # type: ignore[return-value]
 
     @functools.wraps(view)
-    def serve(request: HttpRequest, *args: Any, **values: Any) -> Any:
+    def serve(first: Any, *args: Any, **values: Any) -> Any:
+        request, description = _described(view, (first, *args), values)
         begin: Any = async_to_sync(_begun) if hasattr(request, "scope") else _begun_here
         try:
-            return begin(request, _described(view, request, args, values), runs_for_head=True)
+            return begin(request, description, runs_for_head=True)
         except StepAside as aside:
             return aside.response
 
@@ -238,18 +242,20 @@ def live(view: View) -> View:
 
 
 def _described(
-    view: Callable[..., Any], request: HttpRequest, args: tuple[Any, ...], values: dict[str, Any]
-) -> StreamingResponse:
-    """The view as a producer; values of the URL without a name come after the stream, as after a request."""
+    view: Callable[..., Any], given: tuple[Any, ...], values: dict[str, Any]
+) -> tuple[HttpRequest, StreamingResponse]:
+    """The request, and the view as a producer; values of the URL without a name come after the stream."""
+    at = 0 if hasattr(given[0], "META") else 1  # a method has its object before the request
+    first, args = given[: at + 1], given[at + 1 :]
     if not args:
-        return described(view, (request,), values)
+        return first[at], described(view, first, values)
     if is_async_view(view):
 
         async def run_async(stream: Any, **values: Any) -> Any:
-            return await view(request, stream, *args, **values)
+            return await view(*first, stream, *args, **values)
 
-        return described(run_async, (), values)
-    return described(lambda stream, **values: view(request, stream, *args, **values), (), values)
+        return first[at], described(run_async, (), values)
+    return first[at], described(lambda stream, **values: view(*first, stream, *args, **values), (), values)
 
 
 def _begun_here(

@@ -18,6 +18,10 @@ pytest.importorskip("django")
 from django.contrib.messages import constants
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse, HttpResponseRedirect
+from django.urls import path, re_path
+from django.views import View
+
+from streamkit.frameworks.django import live
 
 from .django_ways import INTERFACES, SESSIONS, LiveWay, Site
 from .programs import Wait, cookies
@@ -51,6 +55,30 @@ def test_a_chunk_arrives_before_the_next_is_made(way: LiveWay) -> None:
     assert answer.next_chunk() == b"a"
     arrived.set()
     assert (answer.next_chunk(), answer.next_chunk(), answer.complete) == (b"b", None, True)
+
+
+def test_a_method_of_a_class_based_view_may_be_live(way: LiveWay) -> None:
+    class Page(View):
+        greeting = "hello"
+
+        @live
+        def get(self, request: Any, stream: Any, *words: str, **named: str) -> None:
+            stream.write(" ".join([self.greeting, request.method, *words, *named.values()]))
+
+    class PageAsync(View):
+        greeting = "hello"
+
+        @live
+        async def get(self, request: Any, stream: Any, *words: str, **named: str) -> None:
+            await stream.write(" ".join([self.greeting, request.method, *words, *named.values()]))
+
+    view = (Page if way.kind == "sync" else PageAsync).as_view()
+    client = way.site.client(
+        [path("", view), path("named/<name>", view), re_path(r"^unnamed/(\w+)$", view)]
+    )
+    assert client.get("/").read() == b"hello GET"
+    assert client.get("/named/ann").read() == b"hello GET ann"
+    assert client.get("/unnamed/bob").read() == b"hello GET bob"
 
 
 def test_the_head_goes_up_through_the_middleware_at_the_first_write(way: LiveWay) -> None:
