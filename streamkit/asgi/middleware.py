@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.request import KEY
-from ..engines.cared import NO_HEAD
 from ..engines.loop import Loops
 from ..engines.phases import NEW, OVER
 from ..engines.registry import shutdown_async, signals
 from ..engines.send import ScopeStream
+from ..engines.tended import NO_HEAD
 from ..errors import NotAnApplication, ProtocolViolation
 from ..options import Options
 from ..types import ASGIApp, Message, Receive, Scope, Send

@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 from ..core.commit import State, after
 from ..core.framing import Body, frame
 from ..core.headers import STREAMING_TYPES, finished, media_type_of, value_of
 from ..core.request import Fields, fields_of
-from ..errors import ClientDisconnected, ProtocolViolation, StreamEnded, TooManyStreams
-from ..options import Options
+from ..errors import ClientDisconnected, ProtocolViolation, TooManyStreams
 from ..syntax import check_status
-from ..types import Message, Receive, Scope, Send
-from .care import heartbeat_of, is_past, out_of_time, silence_of, taken_for_gone, wants_heartbeat
+from ..types import Message
 from .clock import loop_clock
 from .coded import CodedSend
-from .ending import ASGI_LOG, outcome_of, run_commit_hooks, settle_async
-from .handed import Handing
-from .inbox import Inbox
-from .loop import Loops
+from .ending import outcome_of, run_commit_hooks, settle_async
 from .messages import (
-    abort_transport,
     body_message,
     encoded,
     plain_answer,
@@ -40,20 +34,7 @@ from .pull import TURNS
 from .registry import check_room
 from .spool import Spool
 from .task import keep
-from .waits import LoopWaits
-
-# Where the last head that was no stream's had its Content-Type, which, where its Content-Length,
-# and the name of that as it was written: the next one is most often like it.
-PlainHead: TypeAlias = "tuple[int, Any, int, bytes]"
-NO_HEAD: PlainHead = (0, None, 0, b"content-length")
-
-
-class Middleware(Protocol):
-    """What a request needs of the middleware that it came through."""
-
-    options: Options
-    loops: Loops
-    plain_head: PlainHead
+from .tended import Tended
 
 
 def no_headers(got: object) -> ProtocolViolation:
@@ -61,59 +42,10 @@ def no_headers(got: object) -> ProtocolViolation:
     return ProtocolViolation(f"wanted headers as pairs of byte strings (ASGI, HTTP protocol), got {got!r}")
 
 
-class Cared(Handing, LoopWaits):
-    """The head, the chunks and the end of other people's streams: HTTP/1.0, HEAD, heartbeats, leave."""
+class Cared(Tended):
+    """The head, the chunks and the end of other people's streams: HTTP/1.0, HEAD, 505, the spool."""
 
-    # What every request needs is in slots: on CPython 3.11 a default on the class makes an
-    # attribute five times as slow.
-    __slots__ = ("middleware", "phase", "scope", "server_receive", "server_send", "touched")
-
-    imperative = True
-    outer: Any = None  # the stream of a wrap around this one
-    spool: Spool | None = None  # a whole body, for HTTP/1.0
-    _start: Message | None = None  # the application's start, until it is known what follows
-    _given: Message | None = None  # the same as the object that the application sent
-    _inbox: Inbox | None = None
-    _writer: asyncio.Task[Any] | None = None  # the task that is cut off when the client leaves
-    _busy: bool = False  # a message is on its way to the server
-    _beating: asyncio.Task[None] | None = None  # the last heartbeat
-    _cut_off: bool = False
-    _app_failed: int = 0
-    _error: BaseException | None = None
-    _ended: bool = False
-    _turns: int = 0
-    _sent: int = 0
-    _direct: bool = False  # a chunk of bytes needs no further check
-    _committing: bool = False
-    _heading: asyncio.Task[None] | None = None  # sends the head beside the application
-    _beside: tuple[asyncio.Task[None], ...] = ()  # and whatever else the end has to wait for
-    _log = ASGI_LOG
-
-    # Set by the middleware: an `__init__` would cost each request a call.
-    middleware: Middleware
-    phase: int
-    touched: bool  # the end has to be told to somebody
-    scope: Scope | None
-    server_receive: Receive
-    server_send: Send
-
-    @property
-    def options(self) -> Options:  # type: ignore[override]
-        return self.middleware.options
-
-    @property
-    def inbox(self) -> Inbox:
-        if self._inbox is None:
-            self._inbox = Inbox(self.server_receive)
-        return self._inbox
-
-    @property
-    def root(self) -> tuple[Send, Receive]:
-        """The server's own `send` and `receive`, below this wrap and those around it."""
-        outer: Cared | None = self.outer
-        return (self.server_send, self.server_receive) if outer is None else outer.root
-
-    # -- streams of other code
+    __slots__ = ()
 
     def _begin_foreign(self, message: Message) -> Awaitable[None]:
         """A stream that says so by its media type: its head need not wait for a chunk for ever."""
@@ -305,89 +237,12 @@ class Cared(Handing, LoopWaits):
             await asyncio.sleep(0)
         return size
 
-    def _gone(self, error: OSError) -> None:
-        """The server says that the client is gone: whoever writes is told, unless it does not mind."""
-        self._connected = False
-        if not self.ignore_disconnect:
-            raise ClientDisconnected from error
-
     async def _send_spool(self) -> None:
         spool, head = self.spool, self._head
         assert spool is not None
         assert head is not None
         self.spool = None
         await send_whole(self.server_send, head[0], head[1], spool)
-
-    # -- the clock's side
-
-    def _look(self, now: float) -> None:
-        """See to silence and limits; the application sends by itself, on this loop."""
-        if is_past(self, now):
-            self.end_early(out_of_time(self))
-        silence = silence_of(self, self._sent, now)
-        if not silence or self.closed:
-            return
-        if self._busy:
-            if silence >= self.options.write_timeout:
-                self.give_up(taken_for_gone(self))
-        elif wants_heartbeat(self, silence) and self.connected and self._ending is None:
-            self.beat()
-
-    def beat(self) -> None:
-        """Send a heartbeat beside the application, where the body has one."""
-        beat = heartbeat_of(self)
-        if beat is not None and not self._ended:
-            self._busy = True
-            self._beating = keep(asyncio.get_running_loop().create_task(self._beat(beat)))
-
-    async def _beat(self, beat: bytes) -> None:
-        try:
-            await self.server_send(body_message(beat, more=True))
-            self._sent += len(beat)
-        except OSError:  # "raise an OSError if the client is gone" -- ASGI 2.4
-            self._connected = False
-        finally:
-            self._busy = False
-
-    async def _beaten(self) -> None:
-        """Let a heartbeat that is on its way arrive: nothing may follow the last message."""
-        if self._beating is not None and not self._beating.done():
-            await asyncio.wait([self._beating])
-
-    def end_early(self, ending: StreamEnded) -> None:
-        """Have the application's next message refused; whoever waits for the client hears that it left."""
-        if self.closed or self._ending is not None:
-            return
-        self._ending = ending
-        self._direct = False
-        self._interrupt()
-
-    def give_up(self, ending: StreamEnded) -> None:
-        """The client takes nothing: it is as good as gone."""
-        if not self._gives_up(ending):
-            return
-        ASGI_LOG.debug("%s", ending)
-        self._connected = self._direct = False
-        abort_transport(*self.root)
-        for sender in tuple(self._senders):
-            sender.cancel()
-        self._interrupt()
-
-    def _interrupt(self) -> None:
-        if self._writer is not None and not self._writer.done():
-            self._cut_off = True
-            self._writer.cancel()
-        else:
-            self.inbox.say_left()
-
-    # -- the end of either kind
-
-    def _left(self) -> None:
-        """The client has left: whoever writes is told, and whoever waits is cut off."""
-        self._connected = False
-        if self._writer is not None and not self._writer.done() and not self.ignore_disconnect:
-            self._cut_off = True
-            self._writer.cancel()
 
     async def _finish(self, how: Any) -> None:
         """Close the body if that is still to be done, and tell whom it concerns."""
