@@ -62,7 +62,7 @@ class Relay(Cared):
         elif phase == HELD and kind == "http.response.body" and not message.get("more_body"):
             self.phase = OVER
             self.scope = None
-            return _both(self.server_send, self._held_start(), message)
+            return _both(self.server_send, self._start, message)
         return self._send_slowly(kind, message)
 
     def _begin(self, message: Message, marks: bool = True) -> Awaitable[None]:
@@ -81,9 +81,9 @@ class Relay(Cared):
             elif name == b"content-encoding" and marks and _MARK in pair[1]:
                 return self._begin(_unmarked(message), False)
         if typed is not None and typed[1] not in _PLAIN_TYPES and _is_streaming(typed[1]):
-            return self._begin_foreign(_kept(message))
+            return self._begin_foreign(_kept(message, headers))
         if sized is None:
-            self._start, self._given = _kept(message), message
+            self._start = message
             self.phase = HELD
             return nothing()
         if typed is not None:
@@ -94,15 +94,11 @@ class Relay(Cared):
         self.phase = PASSING
         return self.server_send(message)
 
-    def _held_start(self) -> Message | None:
-        """The head that has waited: the application's own object, unless that was changed meanwhile."""
-        return self._given if self._given == self._start else self._start
-
     def _send_slowly(self, kind: str, message: Message) -> Awaitable[Any]:
         if kind not in ("http.response.start", "http.response.body"):
             if self.phase == HELD and kind in _FILES:
                 self.phase = PASSING  # the server sends this body in a way of its own
-                return _both(self.server_send, self._held_start(), message)
+                return _both(self.server_send, self._start, message)
             return self.server_send(message)  # extensions go on untouched
         if self.phase == CARRYING and kind == "http.response.body":
             return self._send_carried(message)
@@ -168,10 +164,12 @@ class Relay(Cared):
         return {**message, "headers": headers}
 
 
-def _kept(message: Message) -> Message:
+def _kept(message: Message, headers: Any) -> Message:
     """A head that is to wait: its application may change it, once it has sent it."""
-    headers = message.get("headers")
-    return {**message, "headers": list(headers)} if isinstance(headers, list) else {**message}
+    kept = {**message}
+    if type(headers) is list:
+        kept["headers"] = headers.copy()
+    return kept
 
 
 async def _both(send: Send, start: Message | None, body: Message) -> None:

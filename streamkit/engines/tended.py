@@ -46,7 +46,6 @@ class Tended(Handing, LoopWaits):
     outer: Any = None  # the stream of a wrap around this one
     spool: Spool | None = None  # a whole body, for HTTP/1.0
     _start: Message | None = None  # the application's start, until it is known what follows
-    _given: Message | None = None  # the same as the object that the application sent
     _inbox: Inbox | None = None
     _writer: asyncio.Task[Any] | None = None  # the task that is cut off when the client leaves
     _busy: bool = False  # a message is on its way to the server

@@ -144,9 +144,9 @@ What holds on which server. Each cell is a test (`tests/servers/test_every.py`),
 one that begins to hold fails the tests until it is taken off this page.
 
 The app is wrapped by `streamkit.wrap`, and its producers are functions that take the stream: on a thread
-under WSGI, as a task under ASGI. Each server has one worker (hypercorn is that itself: `--workers 0`) and eight threads where it
-has threads; waitress
-has `--channel-request-lookahead=1`, uWSGI `--threads` and `--die-on-term`. A number stands for a cause below.
+under WSGI, as a task under ASGI. Each server has one worker and eight threads where it has threads; waitress
+has `--channel-request-lookahead=1`, uWSGI `--threads` and `--die-on-term`, and hypercorn `--workers 0`, so
+that it serves by itself. A number stands for a cause below.
 
 """
 TAIL = f"""
