@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from driving import PATIENCE, AsgiServer, until
+from driving import PATIENCE, AsgiServer, scope_of, until
 from shapes import FUNCTIONS, SHAPES, Run, Serve, Shape, serving
 
 import streamkit
@@ -217,3 +218,18 @@ def test_on_an_event_loop_it_does_not_wait() -> None:
 
         assert asyncio.run_coroutine_threadsafe(ask(), server.loop).result(PATIENCE) is False
         assert answer.finish().complete
+
+
+def test_a_description_without_a_wrap_leaves_the_sigint_of_asyncio_run_alone() -> None:
+    async def serve() -> None:
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            pass
+
+        await streamkit.stream(["a"])(scope_of("GET"), receive, send)
+
+    before = signal.getsignal(signal.SIGINT)
+    asyncio.run(serve())
+    assert signal.getsignal(signal.SIGINT) is before

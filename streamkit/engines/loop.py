@@ -94,13 +94,17 @@ def _unnoted_loop() -> asyncio.AbstractEventLoop:
     asynchronous view, and `asyncio.run` to run.
     """
 
+    others: asyncio.AbstractEventLoop | None = None  # of another greenlet, amid its `asyncio.run`
+
     @contextlib.contextmanager
     def unnoted() -> Iterator[None]:
+        nonlocal others
         loop = asyncio._get_running_loop()
-        asyncio._set_running_loop(None)
+        asyncio._set_running_loop(others if others is not None and others.is_running() else None)
         try:
             yield
         finally:
+            others = asyncio._get_running_loop()
             asyncio._set_running_loop(loop)
 
     class Selector(selectors.DefaultSelector):  # gevent's own, by now

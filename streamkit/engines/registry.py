@@ -160,6 +160,8 @@ class SignalChain:
         for number in self.SIGNALS:
             handler = signal.getsignal(number)
             # Without a handler the process ends at once, which is what its owner chose.
+            if _is_of_runner(handler):
+                continue  # it is gone with its loop, and the next one's is set over Python's own only
             if callable(handler) and handler not in (signal.default_int_handler, self._handle):
                 self._below[number] = handler
                 signal.signal(number, self._handle)
@@ -167,6 +169,13 @@ class SignalChain:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         _thread.start_new_thread(_end_all, (None,))
         self._below[number](number, frame)
+
+
+def _is_of_runner(handler: object) -> bool:
+    """Whether `asyncio.run` has set this handler (CPython 3.11 and later)."""
+    runner = getattr(asyncio, "Runner", None)
+    of = getattr(getattr(handler, "func", None), "__self__", None)
+    return runner is not None and isinstance(of, runner)
 
 
 signals = SignalChain()

@@ -95,6 +95,7 @@ class StreamKitMiddleware:
             markcoroutinefunction(self)
         self._hook_in()
         self._is_first = True
+        self._is_outermost = settings.MIDDLEWARE[:1] == [f"{type(self).__module__}.{type(self).__qualname__}"]
 
     def _hook_in(self) -> None:
         if self.options.signals:
@@ -107,8 +108,10 @@ class StreamKitMiddleware:
         if self._is_async:
             return self._call_async(request)
         try:
-            # Below synchronous middleware the chain is synchronous, under ASGI too.
-            return _in_pieces(request, _without_mark(self._get_response(request)))
+            response = _without_mark(self._get_response(request))
+            # Below synchronous middleware the chain is synchronous, under ASGI too; what stands above this
+            # one wants an ordinary iterator then.
+            return _in_pieces(request, response) if self._is_outermost else response
         finally:
             close_pooled()  # with `engine="thread"` all of Django runs on one of our threads
 
@@ -218,8 +221,8 @@ def live(view: View) -> View:
     if is_async_view(view, "request", "stream"):
 
         @functools.wraps(view)
-        async def serve_async(first: Any, *args: Any, **values: Any) -> Any:
-            request, description = _described(view, (first, *args), values)
+        async def serve_async(*args: Any, **values: Any) -> Any:
+            request, description = _described(view, args, values)
             # On the server's own thread under WSGI: the loop of this view ends with it.
             begin = _begun if hasattr(request, "scope") else sync_to_async(_begun_here)
             try:
@@ -230,8 +233,8 @@ def live(view: View) -> View:
         return serve_async  # type: ignore[return-value]
 
     @functools.wraps(view)
-    def serve(first: Any, *args: Any, **values: Any) -> Any:
-        request, description = _described(view, (first, *args), values)
+    def serve(*args: Any, **values: Any) -> Any:
+        request, description = _described(view, args, values)
         begin: Any = async_to_sync(_begun) if hasattr(request, "scope") else _begun_here
         try:
             return begin(request, description, runs_for_head=True)
@@ -245,6 +248,8 @@ def _described(
     view: Callable[..., Any], given: tuple[Any, ...], values: dict[str, Any]
 ) -> tuple[HttpRequest, StreamingResponse]:
     """The request, and the view as a producer; values of the URL without a name come after the stream."""
+    if "request" in values:  # given by its name, as it may be to any view
+        given = (*given, values.pop("request"))
     at = 0 if hasattr(given[0], "META") else 1  # a method has its object before the request
     first, args = given[: at + 1], given[at + 1 :]
     if not args:

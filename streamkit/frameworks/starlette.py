@@ -18,7 +18,8 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context, copy_context
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar, get_type_hints
 
 from ._missing import missing
 
@@ -258,7 +259,9 @@ def evaluated(annotation: Any, names: dict[str, Any]) -> Any:
     """The annotation itself, where it stands in quotes, or all do in its module."""
     if not isinstance(annotation, str):
         return annotation
-    try:
-        return eval(annotation, names)
+    try:  # with the names in quotes within it: `list["Item"]`
+        holder = SimpleNamespace(__annotations__={"it": annotation})
+        found = get_type_hints(holder, names, include_extras=True)["it"]
     except Exception:
         return annotation  # known to type checkers only; whoever needs it says so
+    return None if found is type(None) else found

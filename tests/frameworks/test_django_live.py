@@ -81,6 +81,19 @@ def test_a_method_of_a_class_based_view_may_be_live(way: LiveWay) -> None:
     assert client.get("/unnamed/bob").read() == b"hello GET bob"
 
 
+@pytest.mark.parametrize("name", ["first", "view", "values", "stream_", "given"])
+def test_a_value_of_the_url_may_have_any_name(way: LiveWay, name: str) -> None:
+    def page(request: Any, stream: Any, **values: Any) -> None:
+        stream.write(str(values))
+
+    async def page_async(request: Any, stream: Any, **values: Any) -> None:
+        await stream.write(str(values))
+
+    view = live(page if way.kind == "sync" else page_async)
+    client = way.site.client([path(f"<int:{name}>", view)])
+    assert client.get("/3").read() == str({name: 3}).encode()
+
+
 def test_the_head_goes_up_through_the_middleware_at_the_first_write(way: LiveWay) -> None:
     gone_up = threading.Event()
 

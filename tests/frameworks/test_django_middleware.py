@@ -218,6 +218,29 @@ def test_an_ordinary_streaming_response_of_djangos_arrives_piece_by_piece(
     assert closed.is_set()
 
 
+class Shouting:
+    """Synchronous, and at work on what passes through it."""
+
+    sync_capable, async_capable = True, False
+
+    def __init__(self, get_response: Any) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: Any) -> Any:
+        response = self.get_response(request)
+        response.streaming_content = (piece.upper() for piece in response.streaming_content)
+        return response
+
+
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume synchronous iterators")
+def test_a_synchronous_middleware_above_ours_finds_an_ordinary_iterator(site: Site) -> None:
+    def view(request: Any) -> Any:
+        return StreamingHttpResponse(iter([b"a", b"b"]))
+
+    chain = [f"{__name__}.Shouting", OURS, f"{__name__}.SyncOnly"]
+    assert site.client(view, first=None, middleware=chain).get("/").read() == b"AB"
+
+
 # ---------------------------------------------------------------- nothing blocks, nothing piles up
 
 

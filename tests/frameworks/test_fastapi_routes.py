@@ -17,6 +17,7 @@ from streamkit.testing import Client
 
 pytest.importorskip("fastapi")
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request
+from pydantic import BaseModel
 
 from streamkit.frameworks.fastapi import EventStreamResponse, StreamKitRoute, live, respond
 
@@ -152,6 +153,31 @@ def test_annotations_parameters_and_openapi_are_fastapis() -> None:
     described = app.openapi()["paths"]["/{name}"]["get"]
     assert list(described["responses"]["200"]["content"]) == ["text/event-stream"]
     assert [parameter["name"] for parameter in described["parameters"]] == ["name"]
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+class Item(BaseModel):
+    number: int
+
+
+def test_a_name_in_quotes_within_an_annotation_is_found_in_the_endpoints_module() -> None:
+    app = streaming_app()
+
+    @app.get("/made")
+    def made() -> list["Item"]:  # noqa: UP037
+        return [Item(number=1)]
+
+    @app.post("/taken")
+    def taken(items: list["Item"]) -> dict[str, int]:  # noqa: UP037
+        return {"sum": sum(item.number for item in items)}
+
+    with Client(app) as client:
+        assert client.get("/made").read() == b'[{"number":1}]'
+        sent = client.open("POST", "/taken", body=b'[{"number": 2}, {"number": 3}]', headers=JSON)
+        assert sent.read() == b'{"sum":5}'
+    assert app.openapi()["paths"]["/taken"]
 
 
 def test_a_router_that_is_included_and_endpoints_of_other_shapes_do_it_too() -> None:
