@@ -64,9 +64,9 @@ async def head_only(stream: ChannelStream, response: StreamingResponse, send: Se
             stream.leave()
     except BaseException:
         stream._failed = True
-        await discard(stream, response)
         raise
-    await discard(stream, response)
+    finally:
+        await discard(stream, response)
 
 
 async def answer_505(stream: ChannelStream, response: StreamingResponse, send: Send) -> None:

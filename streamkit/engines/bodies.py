@@ -260,9 +260,9 @@ def head_only(
         start_response(status_line(stream._head[0]), list(stream._head[1]))
     except BaseException:
         stream._failed = True
-        discard(stream, response)
         raise
-    discard(stream, response)
+    finally:
+        discard(stream, response)
     return iter((b"",))  # hypercorn wants a chunk, and no other server minds an empty one
 
 

@@ -81,6 +81,22 @@ def test_a_method_of_a_class_based_view_may_be_live(way: LiveWay) -> None:
     assert client.get("/unnamed/bob").read() == b"hello GET bob"
 
 
+def test_the_request_may_be_given_by_its_name(way: LiveWay) -> None:
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        yield request.method
+
+    page = way.view(program)
+
+    def called(request: Any) -> Any:
+        return page(request=request)
+
+    async def called_async(request: Any) -> Any:
+        return await page(request=request)
+
+    client = way.site.client(called if way.kind == "sync" else called_async)
+    assert client.get("/").read() == b"GET"
+
+
 @pytest.mark.parametrize("name", ["first", "view", "values", "stream_", "given"])
 def test_a_value_of_the_url_may_have_any_name(way: LiveWay, name: str) -> None:
     def page(request: Any, stream: Any, **values: Any) -> None:

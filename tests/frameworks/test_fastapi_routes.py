@@ -6,9 +6,10 @@ Rule: whatever FastAPI promises for its own responses holds for them: dependenci
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import pytest
 
@@ -153,6 +154,20 @@ def test_annotations_parameters_and_openapi_are_fastapis() -> None:
     described = app.openapi()["paths"]["/{name}"]["get"]
     assert list(described["responses"]["200"]["content"]) == ["text/event-stream"]
     assert [parameter["name"] for parameter in described["parameters"]] == ["name"]
+
+
+def test_an_endpoint_is_handed_on_with_its_annotations_evaluated() -> None:
+    """FastAPI before 0.123.5 looks those in quotes up among the names of the module of `StreamKitRoute`."""
+    app = streaming_app()
+
+    @app.get("/")
+    def endpoint(last: Annotated[int, Depends(lambda: 7)]) -> None:
+        """All annotations of this module are in quotes."""
+
+    (route,) = [route for route in app.router.routes if getattr(route, "path", "") == "/"]
+    signature = inspect.signature(route.endpoint)  # type: ignore[attr-defined]
+    assert get_origin(signature.parameters["last"].annotation) is Annotated
+    assert signature.return_annotation is None
 
 
 JSON = {"Content-Type": "application/json"}
