@@ -173,14 +173,44 @@ def test_an_oserror_of_the_server_is_a_leave_whichever_message_it_meets(refused:
     assert [type(error) for error in server.errors] == [streamkit.ClientDisconnected]
 
 
+@pytest.mark.parametrize("act", ["commit", "close"])
 @pytest.mark.parametrize("refused", [1, 2])
-def test_a_commit_that_nobody_awaits_meets_a_client_that_is_gone_without_a_word(refused: int) -> None:
+def test_a_commit_that_nobody_awaits_meets_a_client_that_is_gone_without_a_word(
+    refused: int, act: str
+) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope[KEY].commit()
+        getattr(scope[KEY], act)()
 
     server = Server(app, gone_at(refused)).serve()
     assert server.outcomes == ["disconnected"]
     assert server.loop_errors == []
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_an_oserror_of_the_server_is_a_leave_for_a_head_request_too(refused: int) -> None:
+    server = Server(streamkit.stream(waiting), gone_at(refused)).serve("HEAD")
+    assert (server.raised, server.outcomes) == (None, ["disconnected"])
+
+
+def test_a_page_that_is_aborted_while_its_head_waits_is_not_sent() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        scope[KEY].abort("no")
+        await send({**LAST, "body": b"page"})
+
+    server = Server(app).serve()
+    assert isinstance(server.raised, streamkit.StreamAborted)
+    assert server.messages == []
+
+
+def test_an_abort_after_the_last_message_changes_nothing() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send({**LAST, "body": b"page"})
+        scope[KEY].abort("too late")
+
+    server = Server(app).serve()
+    assert (server.raised, len(server.messages)) == (None, 2)
 
 
 def test_nothing_follows_a_stream_of_another_framework_that_is_closed_by_the_handle() -> None:
