@@ -118,23 +118,31 @@ def test_a_layer_that_ends_every_body_cleanly_cannot_make_half_a_body_whole() ->
     assert not answer.complete
 
 
+def starts_again_late(environ: Any, start_response: Any) -> Iterator[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        try:
+            raise ValueError("boom")
+        except ValueError:
+            start_response("500 Internal Server Error", [("Content-Type", "text/plain")], sys.exc_info())
+        yield b"an error page"
+
+    return chunks()
+
+
 def test_a_start_response_with_exc_info_amid_a_body_raises_as_pep_3333_says() -> None:
-    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
-        start_response("200 OK", [("Content-Type", "text/plain")])
-
-        def chunks() -> Iterator[bytes]:
-            yield b"half"
-            try:
-                raise ValueError("boom")
-            except ValueError:
-                start_response("500 Internal Server Error", [("Content-Type", "text/plain")], sys.exc_info())
-            yield b"an error page"
-
-        return chunks()
-
-    with WsgiServer(streamkit.wrap(app)) as serving:
+    with WsgiServer(streamkit.wrap(starts_again_late)) as serving:
         answer = serving.request().finish()
     assert answer.body == b"half"
+    assert isinstance(answer.error, ValueError)
+
+
+def test_a_start_response_with_exc_info_amid_a_held_body_is_a_real_500() -> None:
+    with WsgiServer(streamkit.wrap(starts_again_late)) as serving:
+        answer = serving.request(version="1.0").finish()
+    assert not answer.committed
     assert isinstance(answer.error, ValueError)
 
 

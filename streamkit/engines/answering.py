@@ -114,9 +114,7 @@ class Answering(Handing, ThreadWaits):
                 "wanted one call of start_response, or exc_info with a further one; "
                 "got a second call without exc_info (PEP 3333)"
             )
-        passing = self.passing
-        sent = passing is not None and passing._head is not None and passing._body is not Body.WHOLE
-        if sent or self._is_written:
+        if self._is_written or (self.passing is not None and self.passing._head is not None):
             # "if exc_info is provided and headers have been sent, it must raise" -- PEP 3333
             raise exc_info[1].with_traceback(exc_info[2])
 
