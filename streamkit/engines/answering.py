@@ -72,24 +72,14 @@ class Answering(Handing, ThreadWaits):
     def start(self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None = None) -> Write:
         """PEP 3333's `start_response`: kept until it is known whether this is a stream."""
         if exc_info is not None or self.app_status is not None:
-            if exc_info is not None and self._is_with_server:
-                # Only the server knows whether the head was sent: it takes the new one, or raises.
+            if exc_info is not None and self.environ is None and self.passing is None:
+                # The answer went on as it was. Only the server knows whether its head was sent: it takes
+                # the new one, or raises.
                 return self.start_response(status, headers, exc_info)
             self._start_for(exc_info)
         self.app_status = status
         self.app_headers = headers
         return self
-
-    @property
-    def _is_with_server(self) -> bool:
-        """Whether the application's answer went on as it was, and its iterable is the server's to read."""
-        return (
-            self.environ is None
-            and self.app_status is not None
-            and self.passing is None
-            and self._head is None
-            and not self._is_written
-        )
 
     @property
     def answer(self) -> Answer | None:
