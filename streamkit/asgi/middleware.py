@@ -58,8 +58,9 @@ class StreamingMiddleware:
         if KEY in scope:
             stream.outer = scope[KEY]
         scope[KEY] = stream
+        inner = self._inner
         try:
-            await self._inner(scope, stream, stream.send)
+            await inner(scope, stream, stream.send)
         except BaseException as error:
             await stream.conclude(_named(error, self.app))
         else:

@@ -46,7 +46,8 @@ class Relay(Cared):
                 if "more_body" not in message or not message["more_body"]:
                     self.phase = OVER
                     self.scope = None  # it holds the stream, and must not be held by it
-                return self.server_send(message)
+                send = self.server_send
+                return send(message)
         elif phase == NEW:
             if kind == "http.response.start":
                 type_at, content_type, length_at, length = self.middleware.plain_head
@@ -57,7 +58,8 @@ class Relay(Cared):
                     is_plain = False
                 if is_plain and (len(headers) == 2 or _says_no_more(headers, type_at)):
                     self.phase = PASSING
-                    return self.server_send(message)
+                    send = self.server_send
+                    return send(message)
                 return self._begin(message)
         elif phase == HELD and kind == "http.response.body" and not message.get("more_body"):
             self.phase = OVER

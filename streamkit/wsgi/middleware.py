@@ -71,8 +71,9 @@ class StreamingMiddleware:
         environ[KEY] = stream
         if self._app_on_worker:
             return carry_app(self._inner, stream, environ)
+        inner = self._inner
         try:
-            body = self._inner(environ, stream.start)
+            body = inner(environ, stream.start)
         except BaseException as error:
             return answer_of(environ, stream, partial(concluded, stream, error))
         status = stream.app_status
