@@ -26,6 +26,8 @@ HOP_BY_HOP = frozenset(
     }
 )
 
+_KNOWN_NAMES: set[str] = set()  # names that were checked before; an application has few
+_MOST_KNOWN = 256
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 FORBIDDEN = re.compile(r"[\r\n\0]").search
 _REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
@@ -37,7 +39,20 @@ def check_name(name: object) -> str:
         raise HeaderError(f"wanted a header name (a token of RFC 9110, section 5.6.2), got {name!r}")
     if name.lower() in HOP_BY_HOP:
         raise HeaderError(f"{name} is hop-by-hop: framing and the connection belong to the server (PEP 3333)")
+    if len(_KNOWN_NAMES) < _MOST_KNOWN:
+        _KNOWN_NAMES.add(name)
     return name
+
+
+def is_plain(name: object, value: object) -> bool:
+    """Whether a glance shows that this field may be sent; of any other only the checks can say."""
+    # Printable ASCII has no CR, LF or NUL, and is ISO-8859-1.
+    return (
+        type(value) is str
+        and type(name) is str
+        and name in _KNOWN_NAMES
+        and (value.isascii() and value.isprintable())
+    )
 
 
 def check_value(name: str, value: object) -> str:

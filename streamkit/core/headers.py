@@ -15,7 +15,7 @@ from werkzeug.http import parse_options_header
 
 from ..errors import AlreadyCommitted, HeaderError
 from ..options import Options
-from ..syntax import FORBIDDEN, HOP_BY_HOP, check_name, check_value
+from ..syntax import FORBIDDEN, HOP_BY_HOP, check_name, check_value, is_plain
 from .framing import Body
 
 Items: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]] | None"
@@ -96,7 +96,10 @@ class Headers(WerkzeugHeaders):
 
     def __init__(self, defaults: Items = None) -> None:
         super().__init__()
-        if defaults is not None:
+        plain = _plain_pairs(defaults)
+        if plain is not None:
+            self._list = plain
+        elif defaults is not None:
             self.extend(defaults)
 
     def freeze(self) -> None:
@@ -111,13 +114,28 @@ class Headers(WerkzeugHeaders):
         """Refuse what a change has brought in, and take it out again."""
         try:
             for name, value in self._list:
-                check_value(check_name(name), value)
+                if not is_plain(name, value):
+                    check_value(check_name(name), value)
         except HeaderError:
             self._list[:] = [pair for pair in self._list if _may_be_sent(*pair)]
             raise
 
     def __hash__(self) -> int:  # type: ignore[override]
         return id(self)
+
+
+def _plain_pairs(items: object) -> Pairs | None:
+    """These items as they are, where a glance shows that each is a field which may be sent."""
+    if type(items) is dict:
+        pairs = list(items.items())
+    elif isinstance(items, (list, tuple)):
+        pairs = list(items)
+    else:
+        return None
+    for pair in pairs:
+        if type(pair) is not tuple or len(pair) != 2 or not is_plain(*pair):
+            return None
+    return pairs
 
 
 def _may_be_sent(name: object, value: object) -> bool:
