@@ -227,7 +227,9 @@ class Options:
     and values that do not hold.
     """
 
-    __slots__ = ("given", "given_headers", "head", "tick", *RULES)
+    __slots__ = ("_merged_last", "given", "given_headers", "head", "tick", *RULES)
+
+    _merged_last: tuple[Options, Options] | None  # what was merged with these last, and what came of it
 
     given: frozenset[str]  # the names that were set here, not taken from the defaults
     given_headers: Mapping[str, str | None]  # and the headers among them
@@ -271,6 +273,7 @@ class Options:
             raise OptionsError(faults)
         for name, value in values.items():
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "_merged_last", None)
         object.__setattr__(self, "given", frozenset(given))
         object.__setattr__(self, "given_headers", dict(given.get("headers", ())))
         fields = (("Cache-Control", values["cache_control"]), *values["headers"].items())
@@ -310,8 +313,18 @@ class Options:
         """Options from either form, with keyword arguments over them."""
         if options is None:
             return cls.from_mapping(overrides) if overrides else _NOTHING_GIVEN
-        base = options if isinstance(options, Options) else cls.from_mapping(options)
+        base = options if isinstance(options, Options) else cls._of_mapping(options)
         return base.merged(cls.from_mapping(overrides)) if overrides else base
+
+    @classmethod
+    def _of_mapping(cls, mapping: Mapping[str, Any]) -> Options:
+        """As `from_mapping`; what a few responses have in common is made once."""
+        if type(mapping) is not dict:
+            return cls.from_mapping(mapping)
+        for value in mapping.values():
+            if type(value) not in _SIMPLE:
+                return cls.from_mapping(mapping)
+        return _of_simple(tuple((name, type(value), value) for name, value in mapping.items()))
 
     def merged(self, other: Options) -> Options:
         """These options with what was set in `other` over them; headers are merged by name."""
@@ -321,6 +334,9 @@ class Options:
             return self
         if not self.given:
             return other
+        last = self._merged_last
+        if last is not None and last[0] is other:
+            return last[1]
         values = {name: getattr(self, name) for name in self.given}
         for name in other.given:
             values[name] = getattr(other, name)
@@ -328,7 +344,10 @@ class Options:
             values["headers"] = _over(self.given_headers, other.given_headers)
         if "completion" in self.given and "completion" in other.given:
             values["completion"] = {**self.completion, **other.completion}
-        return Options(**values)
+        merged = Options(**values)
+        if other.given.isdisjoint(_HOLDING):
+            object.__setattr__(self, "_merged_last", (other, merged))
+        return merged
 
     def commit_after_for(self, media_type: str) -> float | None:
         """Seconds that the head waits for the first chunk; None for as long as it takes."""
@@ -355,6 +374,14 @@ class Options:
 
 
 _NOTHING_GIVEN = Options()
+_SIMPLE = (int, float, bool, str, type(None))
+_HOLDING = ("on_error", "on_finish", "completion")  # functions, and with them whatever those refer to
+
+
+@lru_cache(128)
+def _of_simple(items: tuple[tuple[str, type, Any], ...]) -> Options:
+    # The types are there because 1, 1.0 and True are equal.
+    return Options.from_mapping({name: value for name, _, value in items})
 
 
 def _unknown(name: str) -> str:

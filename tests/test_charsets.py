@@ -153,3 +153,115 @@ def test_what_the_charset_does_not_have_is_an_error_before_the_head_if_it_comes_
         answer = serving.request().finish()
     assert not answer.committed
     assert isinstance(answer.error, UnicodeEncodeError)
+
+
+def to_environ(producer: Callable[..., Any], content_type: str) -> Any:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        environ["streamkit.stream"].headers["Content-Type"] = content_type
+        producer(environ["streamkit.stream"])
+        return []
+
+    return streamkit.wrap(app)
+
+
+def to_scope(producer: Callable[..., Any], content_type: str) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["streamkit.stream"].headers["Content-Type"] = content_type
+        await producer(scope["streamkit.stream"])
+
+    return streamkit.wrap(app)
+
+
+def described(producer: Callable[..., Any], content_type: str) -> Any:
+    given = producer if producer.__name__.startswith("push") else producer()
+    return streamkit.stream(given, content_type=content_type)
+
+
+def ways(push: Any, push_async: Any, pull: Any, pull_async: Any) -> list[Any]:
+    """Each way of writing under each interface: its server, and the app for a Content-Type."""
+    producers = (push, push_async, pull, pull_async)
+    return [
+        *((server, describing(producer)) for server in (WsgiServer, AsgiServer) for producer in producers),
+        (WsgiServer, lambda content_type: to_environ(push, content_type)),
+        (AsgiServer, lambda content_type: to_scope(push_async, content_type)),
+    ]
+
+
+def describing(producer: Callable[..., Any]) -> Callable[[str], Any]:
+    return lambda content_type: described(producer, content_type)
+
+
+LATIN = ("caf\u00e9 ", "5 \u20ac", "", "plain", "\u00e9")
+
+
+def push_latin(stream: Any) -> None:
+    for text in LATIN:
+        stream.write(text)
+
+
+async def push_latin_async(stream: Any) -> None:
+    for text in LATIN:
+        await stream.write(text)
+
+
+def pull_latin() -> Iterator[str]:
+    yield from LATIN
+
+
+async def pull_latin_async() -> AsyncIterator[str]:
+    for text in LATIN:
+        yield text
+
+
+@pytest.mark.parametrize(("server", "app"), ways(push_latin, push_latin_async, pull_latin, pull_latin_async))
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", "utf8", "iso-8859-15"])
+def test_each_chunk_of_text_is_sent_in_the_charset_of_its_response(
+    server: Any, app: Any, charset: str
+) -> None:
+    with server(app(f"text/plain; charset={charset}")) as serving:
+        assert serving.request().finish().body == "".join(LATIN).encode(charset)
+
+
+def push_surrogate(stream: Any) -> None:
+    for text in ("a", "b", "\ud800"):
+        stream.write(text)
+
+
+async def push_surrogate_async(stream: Any) -> None:
+    for text in ("a", "b", "\ud800"):
+        await stream.write(text)
+
+
+def pull_surrogate() -> Iterator[str]:
+    yield from ("a", "b", "\ud800")
+
+
+async def pull_surrogate_async() -> AsyncIterator[str]:
+    for text in ("a", "b", "\ud800"):
+        yield text
+
+
+@pytest.mark.parametrize(
+    ("server", "app"), ways(push_surrogate, push_surrogate_async, pull_surrogate, pull_surrogate_async)
+)
+def test_a_late_text_that_utf_8_does_not_have_cuts_the_body_and_names_the_content_type(
+    server: Any, app: Any
+) -> None:
+    with server(app("text/plain; charset=utf-8")) as serving:
+        answer = serving.request().finish()
+    assert (answer.body, answer.complete) == (b"ab", False)
+    assert isinstance(answer.error, UnicodeEncodeError)
+    assert "text/plain; charset=utf-8" in str(answer.error)
+
+
+@SERVERS
+def test_a_hook_of_the_commit_may_change_the_charset_of_text_that_was_given_before(server: Any) -> None:
+    def producer(stream: Any) -> None:
+        @stream.on_commit
+        def change(stream: Any) -> None:
+            stream.headers["Content-Type"] = "text/plain; charset=iso-8859-15"
+
+        push_latin(stream)
+
+    with server(streamkit.stream(producer, content_type="text/plain; charset=utf-8")) as serving:
+        assert serving.request().finish().body == "".join(LATIN).encode("iso-8859-15")

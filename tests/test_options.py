@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -149,3 +151,39 @@ def test_an_event_stream_commits_after_a_second_unless_told_otherwise() -> None:
     assert Options().commit_after_for("text/html") is None
     assert Options(commit_after=None).commit_after_for("text/event-stream") is None
     assert Options(commit_after=3).commit_after_for("text/event-stream") == 3.0
+
+
+def test_a_mapping_that_was_read_before_does_not_stand_in_for_one_with_values_of_other_kinds() -> None:
+    assert Options.of({"high_water": 1, "heartbeat": 1}, {}).high_water == 1
+    with pytest.raises(OptionsError, match="high_water"):
+        Options.of({"high_water": True, "heartbeat": 1}, {})
+    with pytest.raises(OptionsError, match="heartbeat"):
+        Options.of({"high_water": 1, "heartbeat": True}, {})
+
+
+def test_a_mapping_may_be_changed_after_it_was_read() -> None:
+    mapping = {"heartbeat": 5.0}
+    before = Options.of(mapping, {})
+    mapping["heartbeat"] = 6.0
+    assert (before.heartbeat, Options.of(mapping, {}).heartbeat) == (5.0, 6.0)
+
+
+def test_what_is_merged_in_turn_does_not_mix() -> None:
+    app_wide = Options(heartbeat=5, headers={"X-A": "1"})
+    short, long = Options(heartbeat=1), Options(max_duration=60)
+    for _ in range(2):
+        assert (app_wide.merged(short).heartbeat, app_wide.merged(short).max_duration) == (1, None)
+        assert (app_wide.merged(long).heartbeat, app_wide.merged(long).max_duration) == (5, 60)
+        assert app_wide.merged(long).headers["X-A"] == "1"
+
+
+def test_options_do_not_hold_the_functions_that_were_merged_with_them() -> None:
+    class Owner:
+        def on_finish(self, stream: object) -> None: ...
+
+    app_wide, owner = Options(heartbeat=5), Owner()
+    gone = weakref.ref(owner)
+    assert app_wide.merged(Options.of({"on_finish": owner.on_finish}, {})).on_finish == owner.on_finish
+    del owner
+    gc.collect()
+    assert gone() is None

@@ -45,7 +45,7 @@ from ..engines.waits import reached
 from ..errors import BufferLimitExceeded, ClientDisconnected, ProtocolViolation, TooManyStreams
 from ..options import Options
 from ..types import EngineName, Outcome, Receive, Scope, Send
-from ..unbuffer.marker import UnmarkedSend, marked
+from ..unbuffer.marker import UnmarkedSend, marked_fields
 from .answers import ChannelStream, Reader, answer_503, answer_505, commit_either, head_only, settle_either
 
 _DEFAULTS = Options()
@@ -289,7 +289,7 @@ class Exchange:
             return False
         if stream._coding is not None:
             self.send = CodedSend(self.send, stream._new_coder())
-        headers = encoded(marked(pairs) if self.marks else pairs)
+        headers = marked_fields(encoded(pairs)) if self.marks else encoded(pairs)
         try:
             await self.send({"type": "http.response.start", "status": status, "headers": headers})
             if not stream._chunks and not stream._done:

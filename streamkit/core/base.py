@@ -35,6 +35,7 @@ from .framing import Body, Request, frame, has_body
 from .headers import (
     IDENTITY,
     STREAMING_TYPES,
+    UTF_8,
     Headers,
     Pairs,
     Shared,
@@ -326,6 +327,15 @@ class BaseStream(Hooked):
         if isinstance(chunk, (bytes, bytearray, memoryview)):
             return bytes(chunk)
         raise UnsupportedData(chunk)
+
+    def _utf8(self, chunk: Any) -> bytes:
+        """The bytes of a text, once it is known that nothing else is to be asked; empty where it is not."""
+        if type(chunk) is str and self._charset == UTF_8:
+            try:
+                return chunk.encode()
+            except UnicodeEncodeError:
+                pass  # `_encode` will say what is wrong
+        return b""
 
     def _has_begun(self) -> bool:
         """Whether some of the body was taken already; between threads it holds under the stream's lock."""

@@ -33,6 +33,7 @@ STREAMING_TYPES = frozenset(
     }
 )
 
+UTF_8 = "utf-8"
 IDENTITY = "identity"  # a body as it is, in the words of RFC 9110, section 12.5.3
 
 # What is kept, and asked about before it is used again; as for templates and downloads.
@@ -250,16 +251,17 @@ def media_type_of(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+@lru_cache(256)
 def charset_of(content_type: str) -> str:
-    """The charset that text is sent in; UTF-8 where none is named."""
+    """The charset that text is sent in; `utf-8` by that name, and where none is named."""
     if "charset" not in content_type.lower():
-        return "utf-8"
-    charset = parse_options_header(content_type)[1].get("charset", "utf-8")
+        return UTF_8
+    charset = parse_options_header(content_type)[1].get("charset", UTF_8)
     try:
         "".encode(charset)
     except LookupError:
         raise HeaderError(f"Content-Type names an unknown charset: {content_type!r}") from None
-    return charset
+    return UTF_8 if charset.lower() == UTF_8 else charset
 
 
 def is_streaming(headers: Iterable[tuple[str, str]]) -> bool:

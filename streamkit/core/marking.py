@@ -9,11 +9,13 @@ Rule: the mark never reaches a server, also where a layer has kept a head and se
 
 from __future__ import annotations
 
+from ..types import ASGIHeaders
 from .headers import Pairs, value_of
 
-__all__ = ["MARK", "USED", "marked", "unmarked"]
+__all__ = ["MARK", "USED", "marked", "marked_fields", "unmarked", "unmarked_fields"]
 
 MARK = "x-streamkit"
+_FIELD = (b"content-encoding", MARK.encode())
 
 # Not empty once a head was marked in this process: before that none has to be looked at.
 USED: list[bool] = []
@@ -21,9 +23,22 @@ USED: list[bool] = []
 
 def marked(headers: Pairs) -> Pairs:
     """These headers with the mark, where they name no coding."""
+    _use()
+    return headers if value_of(headers, "content-encoding") else [*headers, ("Content-Encoding", MARK)]
+
+
+def marked_fields(fields: ASGIHeaders) -> ASGIHeaders:
+    """The same for ASGI, of a head whose names are in lower case."""
+    _use()
+    for name, value in fields:
+        if name == _FIELD[0] and value:
+            return fields
+    return [*fields, _FIELD]
+
+
+def _use() -> None:
     if not USED:
         USED.append(True)
-    return headers if value_of(headers, "content-encoding") else [*headers, ("Content-Encoding", MARK)]
 
 
 def unmarked(headers: Pairs) -> Pairs:
@@ -32,6 +47,17 @@ def unmarked(headers: Pairs) -> Pairs:
         if len(name) == 16 and MARK in value and name.lower() == "content-encoding":
             return _taken_off(headers)
     return headers
+
+
+def unmarked_fields(fields: ASGIHeaders) -> ASGIHeaders:
+    """The same for ASGI, also where a layer has written the names in any case."""
+    if _FIELD in fields:
+        fields = [field for field in fields if field != _FIELD]
+    for name, value in fields:
+        if len(name) == 16 and _FIELD[1] in value:
+            kept = unmarked([(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in fields])
+            return [(n.encode("latin-1"), v.encode("latin-1")) for n, v in kept]
+    return fields
 
 
 def _taken_off(headers: Pairs) -> Pairs:

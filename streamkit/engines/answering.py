@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.base import BaseStream
 from ..core.compression import Coder, coder_for
-from ..core.framing import Body, Request, frame
+from ..core.framing import Request, frame
 from ..core.headers import finished, is_streaming, value_of
 from ..core.marking import USED, unmarked
 from ..core.request import Fields, fields_of

@@ -86,10 +86,12 @@ class Pull:
                 self._run(self._fail, error)
                 stream._pulling = False
                 continue
-            if stream._direct and type(chunk) is bytes and chunk and not stream._chunks:
-                stream._pulling = False
-                stream._hand_over(chunk)
-                return chunk
+            if stream._direct and not stream._chunks:
+                sent = chunk if type(chunk) is bytes else stream._utf8(chunk)
+                if sent:
+                    stream._pulling = False
+                    stream._hand_over(sent)
+                    return sent
             self._run(self._put, chunk)
             stream._pulling = False
         with stream._mutex:
@@ -221,9 +223,11 @@ class AsyncPull:
                 continue
             stream._pulling = False
             # Else it goes behind what was written beside the iterable meanwhile.
-            if stream._direct and type(chunk) is bytes and chunk and not stream._chunks:
-                stream._hand_over(chunk)
-                return chunk
+            if stream._direct and not stream._chunks:
+                sent = chunk if type(chunk) is bytes else stream._utf8(chunk)
+                if sent:
+                    stream._hand_over(sent)
+                    return sent
             await self._write(chunk)
         return stream._take()
 

@@ -10,16 +10,16 @@ from typing import Any
 
 from ..core.framing import Body
 from ..core.headers import STREAMING_TYPES, media_type_of
-from ..core.marking import MARK, USED, unmarked
+from ..core.marking import MARK, USED, unmarked_fields
 from ..errors import ClientDisconnected, ProtocolViolation
 from ..types import Message, Send
 from .cared import Cared, no_headers, nothing
-from .messages import encoded
 from .phases import CARED, CARRIED, CARRYING, DROPPING, HELD, NEW, ORDER, OVER, OWN, PASSING
 from .pull import TURNS
 
 _FILES = ("http.response.pathsend", "http.response.zerocopysend")
 _MARK = MARK.encode()
+_STRANGERS = frozenset({b"etag", b"content-length"})  # what layers add, to streams too
 _PLAIN_TYPES = frozenset({b"text/html; charset=utf-8", b"application/json", b"text/plain; charset=utf-8"})
 
 
@@ -81,7 +81,7 @@ class Relay(Cared):
             elif name == b"content-type":
                 typed = pair if typed is None else typed
             elif name == b"content-encoding" and marks and _MARK in pair[1]:
-                return self._begin(_unmarked(message), False)
+                return self._begin({**message, "headers": unmarked_fields(headers)}, False)
         if typed is not None and typed[1] not in _PLAIN_TYPES and _is_streaming(typed[1]):
             return self._begin_foreign(_kept(message, headers))
         if sized is None:
@@ -155,14 +155,13 @@ class Relay(Cared):
         ours = self.carried._head
         if ours is None or message["status"] != ours[0]:
             return message  # a layer has put another response in its place
-        own = {name.lower() for name, _ in ours[1]}
-        if self.carried._body is Body.WHOLE:
-            own.add("content-length")
-        headers = [
-            (name, value)
-            for name, value in message["headers"]
-            if name.lower() not in (b"etag", b"content-length") or name.decode("latin-1").lower() in own
-        ]
+        headers = list(message["headers"])
+        strangers = {name.lower() for name, _ in headers} & _STRANGERS
+        if strangers:
+            strangers -= {name.lower().encode("latin-1") for name, _ in ours[1]}
+            if self.carried._body is Body.WHOLE:
+                strangers.discard(b"content-length")
+            headers = [field for field in headers if field[0].lower() not in strangers]
         return {**message, "headers": headers}
 
 
@@ -192,12 +191,6 @@ def _says_no_more(headers: Any, type_at: int) -> bool:
 def _may_be_marked(headers: Iterable[Any]) -> bool:
     """Whether one of these is as long as `Content-Encoding`, which few are; `_begin` looks closer."""
     return any(len(pair[0]) == 16 for pair in headers)
-
-
-def _unmarked(message: Message) -> Message:
-    """A head that was kept with the mark of a description, and is sent again without one."""
-    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
-    return {**message, "headers": encoded(unmarked(pairs))}
 
 
 def _listed(headers: Any) -> list[Any]:

@@ -170,14 +170,10 @@ class ScopeStream(Concluding):
             raise ClientDisconnected from error
 
     def write(self, data: Chunk, /) -> Awaitable[int]:
-        if (
-            self._direct
-            and type(data) is bytes
-            and data
-            and self._connected
-            and self._state is State.COMMITTED
-        ):
-            return self._write_through(data)
+        if self._direct and self._connected and self._state is State.COMMITTED:
+            chunk = data if type(data) is bytes else self._utf8(data)
+            if chunk:
+                return self._write_through(chunk)
         return self._write(data)
 
     async def _write(self, data: Chunk) -> int:
@@ -249,7 +245,7 @@ class ScopeStream(Concluding):
         self.carried = stream
         if self.phase == NEW:
             self.phase = CARRIED
-        if not self.closed:
+        if (self._commit_hooks or self._error_hooks) and not self.closed:
             self._hand_hooks_to(stream)
         if self.outer is not None:
             self.outer.is_carried_by(stream)

@@ -43,11 +43,13 @@ class ThreadStream(Channel, ThreadWaits):
     _committing: Future[bool] | None = None  # the hooks of the commit at work; then whether all returned
 
     def write(self, data: Chunk, /) -> int:
-        if type(data) is bytes and data:
+        # Once the head is fixed, the charset is.
+        chunk = data if type(data) is bytes else self._utf8(data) if self._direct else b""
+        if chunk:
             with self._mutex:
                 if self._direct:
-                    size = len(data)
-                    self._chunks.append(data)
+                    size = len(chunk)
+                    self._chunks.append(chunk)
                     room = self._room = self._room - size
                     wake = self._wake
                     if wake is not None:

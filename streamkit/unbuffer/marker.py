@@ -10,10 +10,10 @@ from typing import Any
 
 from ..core.base import BaseStream
 from ..core.framing import Body
-from ..core.marking import MARK, marked, unmarked
+from ..core.marking import MARK, marked, marked_fields, unmarked, unmarked_fields
 from ..types import ExcInfo, Message, Send, StartResponse, Write, WSGIHeaders
 
-__all__ = ["MARK", "UnmarkedSend", "marked", "marking", "unmarked"]
+__all__ = ["MARK", "UnmarkedSend", "marked_fields", "marking", "unmarked"]
 
 
 def marking(start_response: StartResponse, stream: BaseStream) -> StartResponse:
@@ -41,7 +41,5 @@ class UnmarkedSend:
 
     def __call__(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            pairs = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in message.get("headers", ())]
-            headers = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in unmarked(pairs)]
-            message = {**message, "headers": headers}
+            message = {**message, "headers": unmarked_fields(list(message.get("headers", ())))}
         return self._send(message)
