@@ -47,6 +47,10 @@ class Ask:
     def chunks(self) -> Iterator[bytes]:
         return self._paced() if self.every else repeat(b"x" * self.size, self.count)
 
+    def texts(self) -> Iterator[str]:
+        """The same as text, as most producers have it."""
+        return repeat("x" * self.size, self.count)
+
     def _paced(self) -> Iterator[bytes]:
         for _ in range(self.count):
             time.sleep(self.every)
@@ -128,6 +132,18 @@ def wsgi_function(environ: Environ, start_response: StartResponse) -> Iterable[b
     return body
 
 
+def wsgi_text(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    ask = environ["bench.ask"]
+
+    def producer(stream: Any) -> None:
+        for text in ask.texts():
+            stream.write(text)
+
+    response: Any = streamkit.stream(producer)
+    body: Iterable[bytes] = response(environ, start_response)
+    return body
+
+
 def wsgi_iterable(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     ask = environ["bench.ask"]
 
@@ -153,6 +169,7 @@ WSGI: dict[str, WSGIApp] = {
     "generator": plain_generator,
     "queue": queue_bridge,
     "thread": wsgi_function,
+    "thread-text": wsgi_text,
     "iterable": wsgi_iterable,
     "environ": wsgi_environ,
 }
@@ -218,6 +235,17 @@ async def asgi_task(scope: Scope, receive: Receive, send: Send) -> None:
     await response(scope, receive, send)
 
 
+async def asgi_text(scope: Scope, receive: Receive, send: Send) -> None:
+    ask = scope["bench.ask"]
+
+    async def producer(stream: Any) -> None:
+        for text in ask.texts():
+            await stream.write(text)
+
+    response: Any = streamkit.stream(producer)
+    await response(scope, receive, send)
+
+
 async def asgi_function(scope: Scope, receive: Receive, send: Send) -> None:
     response: Any = streamkit.stream(push(scope["bench.ask"]))
     await response(scope, receive, send)
@@ -242,6 +270,7 @@ ASGI: dict[str, ASGIApp] = {
     "starlette-async": starlette_async,
     "starlette-sync": starlette_sync,
     "task": asgi_task,
+    "task-text": asgi_text,
     "function": asgi_function,
     "async-iterable": asgi_iterable,
     "scope": asgi_scope,
