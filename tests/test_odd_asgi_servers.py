@@ -342,3 +342,82 @@ def test_a_producer_that_writes_to_a_stream_that_was_aborted_is_no_error_in_the_
     assert isinstance(server.raised, streamkit.StreamAborted)
     assert until(lambda: locals_[0]() is None)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+EVENTS: dict[str, Any] = {**START, "headers": [(b"content-type", b"text/event-stream")]}
+
+
+def test_a_head_that_was_due_and_found_its_client_gone_is_no_error_that_nobody_hears() -> None:
+    async def main() -> None:
+        tried = asyncio.Event()
+
+        def refuse(number: int) -> None:
+            tried.set()
+            raise OSError("gone")
+
+        async def silent(scope: Any, receive: Any, send: Any) -> None:
+            await send(EVENTS)
+            await asyncio.wait_for(tried.wait(), PATIENCE)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            await send(part(b"data: late\n\n"))
+
+        server = Server(silent, refuse, commit_after=0.01)
+        await server.request()
+        assert (server.outcomes, server.messages, server.raised) == (["disconnected"], [], None)
+        assert server.loop_errors == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("last", [LAST, {**LAST, "body": b"page"}], ids=["stream", "page"])
+def test_a_response_that_was_whole_when_its_application_was_cancelled_is_a_finished_one(last: Any) -> None:
+    async def main() -> None:
+        whole = asyncio.Event()
+        heard: list[Any] = []
+
+        async def goes_on(scope: Any, receive: Any, send: Any) -> None:
+            scope[KEY].on_finish(lambda stream: heard.append(stream.outcome))
+            await send(START)
+            if not last["body"]:
+                await send(part(b"all of it"))
+            await send(last)
+            whole.set()
+            await asyncio.Event().wait()
+
+        server = Server(goes_on)
+        request = asyncio.ensure_future(server.request())
+        await asyncio.wait_for(whole.wait(), PATIENCE)
+        server.task.cancel()
+        await request
+        assert server.task.cancelled()
+        assert heard == ["finished"]
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_is_cancelled_while_its_head_is_on_its_way_is_looked_at_no_more() -> None:
+    async def main() -> None:
+        due, ended = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> None:
+            due.set()
+            await asyncio.wait_for(ended.wait(), PATIENCE)
+
+        async def silent(scope: Any, receive: Any, send: Any) -> None:
+            await send(EVENTS)
+            await asyncio.Event().wait()
+
+        server = Server(silent, lambda number: slow() if number == 1 else None, commit_after=0.01)
+        request = asyncio.ensure_future(server.request())
+        await asyncio.wait_for(due.wait(), PATIENCE)
+        server.task.cancel()
+        await request
+        ended.set()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(server.messages) == 1  # the head arrived after all
+        assert server.outcomes == ["disconnected"]
+        assert not loop_clock().streams
+
+    asyncio.run(main())
