@@ -227,9 +227,10 @@ class Options:
     and values that do not hold.
     """
 
-    __slots__ = ("_merged_last", "given", "given_headers", "head", "tick", *RULES)
+    __slots__ = ("_depth", "_merged_last", "given", "given_headers", "head", "tick", *RULES)
 
     _merged_last: tuple[Options, Options] | None  # what was merged with these last, and what came of it
+    _depth: int  # merges that led to these: of many in a row each result would hold the next one
 
     given: frozenset[str]  # the names that were set here, not taken from the defaults
     given_headers: Mapping[str, str | None]  # and the headers among them
@@ -274,6 +275,7 @@ class Options:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         object.__setattr__(self, "_merged_last", None)
+        object.__setattr__(self, "_depth", 0)
         object.__setattr__(self, "given", frozenset(given))
         object.__setattr__(self, "given_headers", dict(given.get("headers", ())))
         fields = (("Cache-Control", values["cache_control"]), *values["headers"].items())
@@ -319,10 +321,10 @@ class Options:
     @classmethod
     def _of_mapping(cls, mapping: Mapping[str, Any]) -> Options:
         """As `from_mapping`; what a few responses have in common is made once."""
-        if type(mapping) is not dict:
+        if cls is not Options or type(mapping) is not dict:
             return cls.from_mapping(mapping)
-        for value in mapping.values():
-            if type(value) not in _SIMPLE:
+        for name, value in mapping.items():
+            if type(name) is not str or type(value) not in _SIMPLE:
                 return cls.from_mapping(mapping)
         return _of_simple(tuple((name, type(value), value) for name, value in mapping.items()))
 
@@ -345,7 +347,8 @@ class Options:
         if "completion" in self.given and "completion" in other.given:
             values["completion"] = {**self.completion, **other.completion}
         merged = Options(**values)
-        if other.given.isdisjoint(_HOLDING):
+        object.__setattr__(merged, "_depth", self._depth + 1)
+        if self._depth < _DEEPEST and other.given.isdisjoint(_HOLDING):
             object.__setattr__(self, "_merged_last", (other, merged))
         return merged
 
@@ -374,6 +377,7 @@ class Options:
 
 
 _NOTHING_GIVEN = Options()
+_DEEPEST = 3
 _SIMPLE = (int, float, bool, str, type(None))
 _HOLDING = ("on_error", "on_finish", "completion")  # functions, and with them whatever those refer to
 

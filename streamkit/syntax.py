@@ -28,6 +28,7 @@ HOP_BY_HOP = frozenset(
 
 _KNOWN_NAMES: set[str] = set()  # names that were checked before; an application has few
 _MOST_KNOWN = 256
+_LONGEST_KNOWN = 64
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 FORBIDDEN = re.compile(r"[\r\n\0]").search
 _REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
@@ -39,7 +40,7 @@ def check_name(name: object) -> str:
         raise HeaderError(f"wanted a header name (a token of RFC 9110, section 5.6.2), got {name!r}")
     if name.lower() in HOP_BY_HOP:
         raise HeaderError(f"{name} is hop-by-hop: framing and the connection belong to the server (PEP 3333)")
-    if len(_KNOWN_NAMES) < _MOST_KNOWN:
+    if type(name) is str and len(_KNOWN_NAMES) < _MOST_KNOWN and len(name) <= _LONGEST_KNOWN:
         _KNOWN_NAMES.add(name)
     return name
 

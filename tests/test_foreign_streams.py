@@ -322,3 +322,24 @@ def test_a_foreign_stream_that_was_ended_while_a_chunk_was_on_its_way_takes_no_f
     asyncio.run(run())
     assert len(refused) == 1
     assert b"b" not in sent
+
+
+def test_text_in_another_frameworks_stream_is_refused_also_after_text_of_ours() -> None:
+    kept: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> Iterator[Any]:
+        environ["streamkit.stream"].on_commit(kept.append)
+        start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
+
+        def chunks() -> Iterator[Any]:
+            yield b"a"
+            kept[0].write("text of ours")
+            yield b"b"
+            yield "text of theirs"
+
+        return chunks()
+
+    with WsgiServer(streamkit.wrap(app), validated=False) as serving:
+        answer = serving.request().finish()
+    assert isinstance(answer.error, streamkit.ProtocolViolation)
+    assert (answer.body, answer.complete) == (b"atext of oursb", False)

@@ -421,3 +421,26 @@ def test_a_stream_that_is_cancelled_while_its_head_is_on_its_way_is_looked_at_no
         assert not loop_clock().streams
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("chunk", ["late", b"late"])
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_what_is_written_before_an_end_and_awaited_after_it_is_refused(chunk: Any, end: str) -> None:
+    refused: list[BaseException] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        stream = scope[KEY]
+        await stream.write("first")
+        writing = stream.write(chunk)
+        ending = getattr(stream, end)()
+        try:
+            if ending is not None:
+                await ending
+            await writing
+        except streamkit.StreamClosed as error:
+            refused.append(error)
+
+    server = Server(app).serve()
+    assert len(refused) == 1
+    assert b"late" not in [message.get("body") for message in server.messages]
+    assert [each.get("more_body") for each in server.messages[2:]] == [False] * (end == "close")

@@ -172,3 +172,21 @@ def test_the_application_wide_hook_hears_once_of_a_description_whose_application
     server.raised = None  # it holds the body
     gc.collect()
     assert server.outcomes == ["disconnected"]
+
+
+def test_a_head_of_a_body_that_is_compressed_cannot_be_replaced_by_one_that_does_not_say_so() -> None:
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        environ["HTTP_ACCEPT_ENCODING"] = "gzip"
+        write = start_response("200 OK", SIZED[:1])
+        write(b"")  # nothing is on its way yet: this server would take another head
+        return rest(start_response)
+
+    def rest(start_response: Any) -> Iterator[bytes]:
+        try:
+            raise ValueError("late")
+        except ValueError:
+            start_response("500 Oh", SIZED[:1], sys.exc_info())
+        yield b"a page about the error"
+
+    server = Server(app, compress=True)
+    assert (str(server.raised), server.starts) == ("late", ["200 OK"])

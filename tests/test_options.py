@@ -177,6 +177,25 @@ def test_what_is_merged_in_turn_does_not_mix() -> None:
         assert app_wide.merged(long).headers["X-A"] == "1"
 
 
+def test_many_merges_in_a_row_do_not_hold_each_other() -> None:
+    first = Options(heartbeat=5)
+    latest = first
+    before = sum(type(each) is Options for each in gc.get_objects())
+    for grace in range(1, 1001):
+        latest = latest.merged(Options(grace=grace))
+    assert latest.grace == 1000
+    del latest
+    gc.collect()
+    assert sum(type(each) is Options for each in gc.get_objects()) < before + 20
+
+
+def test_a_kind_of_options_reads_a_mapping_as_its_own() -> None:
+    class OfOurs(Options):
+        pass
+
+    assert [type(OfOurs.of({"grace": 1}, {})) for _ in range(2)] == [OfOurs, OfOurs]
+
+
 def test_options_do_not_hold_the_functions_that_were_merged_with_them() -> None:
     class Owner:
         def on_finish(self, stream: object) -> None: ...

@@ -242,8 +242,6 @@ class BaseStream(Hooked):
     def _fix_head(self) -> None:
         """Commit: from here on status and headers are what will be sent."""
         self._state = after(self._state, "commit")
-        if self._charset is not None:
-            self._charset = None  # a hook of the commit may have changed it
         headers = self._headers
         if headers is not None:
             headers.freeze()
@@ -311,17 +309,19 @@ class BaseStream(Hooked):
     def _encode(self, chunk: Chunk) -> bytes:
         """The chunk as bytes of its own; `UnsupportedData` if it is neither text nor bytes."""
         if isinstance(chunk, str):
-            charset = self._charset
+            charset, bom = self._charset, self._bom
             if charset is None:
+                is_fixed = self._head is not None  # asked before the type, which may change until then
                 charset = charset_of(self.content_type)
-                self._bom = "".encode(charset)
-                self._charset = charset
+                bom = "".encode(charset)
+                if is_fixed:
+                    self._bom = bom
+                    self._charset = charset
             try:
                 encoded = chunk.encode(charset)
             except UnicodeEncodeError as error:
                 error.reason += f", and the Content-Type of this response is {self.content_type!r}"
                 raise
-            bom = self._bom
             # "U+FEFF at the beginning ... is a signature": anywhere else it is a character -- RFC 2781, 3.2
             return encoded[len(bom) :] if bom and (not chunk or self._has_begun()) else encoded
         if isinstance(chunk, (bytes, bytearray, memoryview)):

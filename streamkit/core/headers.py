@@ -97,7 +97,8 @@ class Headers(WerkzeugHeaders):
 
     def __init__(self, defaults: Items = None) -> None:
         super().__init__()
-        plain = _plain_pairs(defaults)
+        # A subclass may have an `extend` of its own.
+        plain = _plain_pairs(defaults) if type(self) is Headers else None
         if plain is not None:
             self._list = plain
         elif defaults is not None:

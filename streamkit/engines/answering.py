@@ -72,9 +72,9 @@ class Answering(Handing, ThreadWaits):
     def start(self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None = None) -> Write:
         """PEP 3333's `start_response`: kept until it is known whether this is a stream."""
         if exc_info is not None or self.app_status is not None:
-            if exc_info is not None and self.environ is None and self.passing is None:
+            if exc_info is not None and self.environ is None and self.passing is None and self._coder is None:
                 # The answer went on as it was. Only the server knows whether its head was sent: it takes
-                # the new one, or raises.
+                # the new one, or raises. A head for a body that is compressed cannot be replaced.
                 return self.start_response(status, headers, exc_info)
             self._start_for(exc_info)
         self.app_status = status

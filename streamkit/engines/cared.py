@@ -221,6 +221,8 @@ class Cared(Tended):
 
     async def _write_through(self, chunk: bytes) -> int:
         """The way of almost every chunk: nothing to check but the connection."""
+        if (not self._direct or self._state is not State.COMMITTED) and not self._admits(len(chunk)):
+            return len(chunk)  # it ended between the call and this first step
         self._busy = True
         try:
             await self.server_send({"type": "http.response.body", "body": chunk, "more_body": True})

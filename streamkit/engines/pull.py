@@ -87,7 +87,7 @@ class Pull:
                 stream._pulling = False
                 continue
             if stream._direct and not stream._chunks:
-                sent = chunk if type(chunk) is bytes else stream._utf8(chunk)
+                sent = chunk if type(chunk) is bytes else b"" if stream.foreign else stream._utf8(chunk)
                 if sent:
                     stream._pulling = False
                     stream._hand_over(sent)

@@ -156,12 +156,12 @@ class Relay(Cared):
         if ours is None or message["status"] != ours[0]:
             return message  # a layer has put another response in its place
         headers = list(message["headers"])
-        strangers = {name.lower() for name, _ in headers} & _STRANGERS
+        strangers = {bytes(name).lower() for name, _ in headers} & _STRANGERS
         if strangers:
             strangers -= {name.lower().encode("latin-1") for name, _ in ours[1]}
             if self.carried._body is Body.WHOLE:
                 strangers.discard(b"content-length")
-            headers = [field for field in headers if field[0].lower() not in strangers]
+            headers = [field for field in headers if bytes(field[0]).lower() not in strangers]
         return {**message, "headers": headers}
 
 

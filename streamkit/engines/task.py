@@ -62,7 +62,6 @@ class LoopStream(Channel, LoopWaits):
     def write(self, data: Chunk, /) -> Awaitable[int]:
         # Taken now wherever that can be: what is not awaited, by mistake, must not be lost.
         if self._head is None:
-            self._charset = None  # the headers may have been changed since it was asked for
             chunk = self._encode(data)
             self._check_open(len(chunk))
             committing = self.commit()
@@ -243,12 +242,7 @@ class TaskStream(LoopStream):
 
     def write(self, data: Chunk, /) -> Awaitable[int]:
         # What `LoopStream` does, in less time: nobody else is at work between these lines.
-        if type(data) is bytes:
-            chunk = data
-        else:
-            if self._head is None:
-                self._charset = None
-            chunk = self._encode(data)
+        chunk = data if type(data) is bytes else self._encode(data)
         if chunk and (self._direct or self._commits_for(chunk)):
             size = len(chunk)
             self._chunks.append(chunk)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -206,3 +208,55 @@ def test_streaming_media_types_are_known_with_parameters_and_in_any_case() -> No
 def test_a_status_line_has_its_reason_even_where_there_is_none() -> None:
     assert status_line(404) == "404 Not Found"
     assert status_line(299) == "299 Unknown"
+
+
+class NoCase(str):
+    """A name that is equal to others, and has no hash."""
+
+    def __eq__(self, other: object) -> bool:
+        return self.lower() == str(other).lower()
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Named(str):
+    owner: object
+
+
+def test_names_that_are_more_than_text_are_taken_and_not_held() -> None:
+    assert list(Headers([(NoCase("X-A"), "1")])) == [("X-A", "1")]
+
+    class Owner:
+        pass
+
+    name = Named("X-Named")
+    name.owner = Owner()
+    gone = weakref.ref(name.owner)
+    assert Headers([(name, "1")])["x-named"] == "1"
+    del name
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_name_that_claims_to_be_another_does_not_let_that_one_through() -> None:
+    class Claiming(str):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return hash("Connection")
+
+    assert len(Headers([(Claiming("X-Fine"), "1")])) == 1
+    with pytest.raises(HeaderError, match="hop-by-hop"):
+        Headers([("Connection", "close")])
+
+
+def test_a_kind_of_headers_is_filled_by_its_own_methods() -> None:
+    class Counting(Headers):
+        filled = 0
+
+        def extend(self, *args: Any, **kwargs: Any) -> None:
+            self.filled += 1
+            super().extend(*args, **kwargs)
+
+    assert [Counting({"Content-Type": "text/plain"}).filled for _ in range(2)] == [1, 1]
