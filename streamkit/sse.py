@@ -87,10 +87,9 @@ class _Events:
         return self._keep("retry", milliseconds)
 
     def _keep(self: Self, name: str, value: Any) -> Self:
-        kept = dict(self.response.kept or ())
         encode_fields(**{"data": "", name: value})  # what cannot be sent is refused here
-        kept[name] = value
-        self.response.kept = kept
+        kept = self.response.kept
+        self.response.kept = {name: value} if kept is None else {**kept, name: value}
         return self
 
     def _encoded(self, data: Any, event: Any, id: Any, retry: Any) -> bytes:
@@ -140,7 +139,7 @@ def _shown(value: object) -> Any:
             return bytes(value).decode()
         except UnicodeDecodeError:
             return value  # for `send` to refuse
-    return value if isinstance(value, (str, Mapping, list, tuple, int, float)) else str(value)
+    return value if isinstance(value, (str, dict, list, tuple, int, float, Mapping)) else str(value)
 
 
 class EventStream(_Events, ResponseStream):

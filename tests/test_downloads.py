@@ -15,6 +15,7 @@ from shapes import serving as serving_shapes
 from streamkit.core.response import StreamingResponse
 from streamkit.downloads import Download, send_stream
 from streamkit.errors import AlreadyServed, BodyTooShort, HeaderError
+from streamkit.options import Options
 
 DEFAULT = "private, no-cache, no-transform"
 
@@ -186,6 +187,15 @@ def test_the_responses_own_cache_control_wins_as_an_option_and_as_a_header(serve
     assert optional.header("Cache-Control") == "public"
     headed = served(lambda: send_stream(["a"], "a.csv", headers={"Cache-Control": "max-age=60"})).finish()
     assert headed.header("Cache-Control") == "max-age=60"
+
+
+@pytest.mark.parametrize("app_wide", [Options(), Options(heartbeat=5), Options(cache_control="no-store")])
+@pytest.mark.parametrize("filename", ["a.csv", "a.html"])
+def test_downloads_under_the_same_options_share_theirs(app_wide: Options, filename: str):
+    first, second = (send_stream([b"a"], filename).options_over(app_wide) for _ in range(2))
+    assert first == second
+    assert first.on_failure == "abort"
+    assert first is second or "html" in filename  # a page's completion is a mapping of its own
 
 
 def test_a_range_of_what_is_generated_is_refused(served: Downloads):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import stat
 import threading
 import tracemalloc
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +238,49 @@ def test_the_first_bytes_arrive_before_the_last_member_is_made(served: Downloads
     assert answer.read().startswith(b"PK")
     arrived.set()
     assert contents(answer.finish().body) == {"a": NOISE, "b": b"late"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_is_written_to_a_pipe_arrives_before_the_pipe_is_closed(
+    served: Downloads, kind: Any, tmp_path: Path
+):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    arrived = threading.Event()
+
+    def write() -> None:
+        with open(pipe, "wb", buffering=0) as opened:
+            opened.write(NOISE[:40_000])
+            arrived.wait(PATIENCE)
+            opened.write(b"late")
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    answer = served(lambda: zip_files(kind([pipe]), "a.zip", compression=0))
+    assert answer.read().startswith(b"PK")
+    arrived.set()
+    assert contents(answer.finish().body) == {"pipe": NOISE[:40_000] + b"late"}
+    writer.join(PATIENCE)
+
+
+@pytest.mark.parametrize(("size", "visits"), [(0, 1), (1, 1), (zips.BLOCK - 1, 1), (zips.BLOCK, 2)])
+def test_a_small_file_among_async_members_takes_one_visit_to_a_thread(size: int, visits: int, tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_bytes(NOISE[:size])
+    seen: list[Any] = []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, *args: Any, **values: Any) -> Any:
+            seen.append(args)
+            return super().submit(*args, **values)
+
+    async def read() -> bytes:
+        asyncio.get_running_loop().set_default_executor(Counting(1))
+        archive = zip_files(awaited([path]), "a.zip").producer
+        return b"".join([chunk async for chunk in archive])
+
+    assert contents(asyncio.run(read())) == {"file": NOISE[:size]}
+    assert len(seen) == visits
 
 
 def test_files_are_closed_when_the_client_leaves(served: Downloads, kind: Any):

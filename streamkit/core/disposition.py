@@ -55,6 +55,8 @@ def content_disposition(disposition: str, filename: str | None) -> str:
 
 
 def _in_ascii(text: str) -> str:
+    if text.isascii():
+        return text
     # Composed first: a letter and its accent, as macOS names files, are one character to whoever reads it.
     return "".join(char if char.isascii() else _ascii_of(char) for char in unicodedata.normalize("NFC", text))
 

@@ -67,8 +67,8 @@ class AsyncGather(Protocol):
     def push(self) -> None:
         """Send the parts as one chunk, without waiting."""
 
-    async def flush(self) -> None:
-        """Send the parts as one chunk, and let others have their turn."""
+    async def flush(self, *, last: bool = False) -> None:
+        """Send the parts as one chunk, and, unless it is the `last` for now, let others have their turn."""
 
     def take_back(self) -> str:
         """The parts as one text, which will not be sent."""

@@ -63,9 +63,10 @@ class History:
         """Keep this event; one whose id is known, or that has none, changes nothing."""
         if not isinstance(event, ServerSentEvent):
             raise EventFieldError("event to keep", "a ServerSentEvent", event)
-        if not _has_id(event):
+        if event.id is None or event.id == "":
             return
-        encode_fields(id=event.id)  # what cannot be sent is refused here
+        if type(event.id) is not int:
+            encode_fields(id=event.id)  # what cannot be sent is refused here
         id = str(event.id)
         if id in self._places:
             return

@@ -218,6 +218,8 @@ class _Sender:
         try:
             if chunk:
                 await self._write(chunk, self.rows - self.pen.dropped)
+                if not last:
+                    await asyncio.sleep(0)  # rows that never wait must not keep the loop from sending them
             if fault is not None:
                 raise fault
         except BaseException:
@@ -232,7 +234,6 @@ class _Sender:
             told = self.on_progress(rows, self.bytes)
             if inspect.isawaitable(told):
                 await told
-        await asyncio.sleep(0)  # rows that never wait must not keep the loop from sending them
 
     async def stop(self) -> None:
         """Let go of what is on its way."""

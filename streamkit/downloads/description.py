@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from ..core.disposition import content_disposition
@@ -108,14 +109,14 @@ class Download(StreamingResponse):
         """
         options = super().options_over(app_wide)
         own = self.options if self.options is not None else _NONE
-        changed: dict[str, Any] = {}
-        if "cache_control" not in options.given:
-            changed["cache_control"] = CACHE_CONTROL
-        if "on_failure" not in own.given:
-            changed["on_failure"] = "abort"
-        if self.media_type in _PAGES and self.media_type not in own.completion:
-            changed["completion"] = {self.media_type: None}
-        return options.merged(Options(**changed)) if changed else options
+        page = self.media_type if self.media_type in _PAGES else None
+        return options.merged(
+            _of_a_file(
+                CACHE_CONTROL if "cache_control" not in options.given else None,
+                "abort" if "on_failure" not in own.given else None,
+                None if page in own.completion else page,
+            )
+        )
 
     def begin(self) -> None:
         """Note that serving begins, also in the log."""
@@ -126,6 +127,16 @@ class Download(StreamingResponse):
 
     def __repr__(self) -> str:
         return f"<{self.__class__.__name__} {self.filename!r} {self.media_type} of {self.producer!r}>"
+
+
+# Shared, because an open download holds its options, and to check them takes as long as to describe it.
+@lru_cache
+def _of_a_file(cache_control: str | None, on_failure: str | None, page: str | None) -> Options:
+    """What a download adds to its options; each of these that is None stays as it is."""
+    added: dict[str, Any] = {"cache_control": cache_control, "on_failure": on_failure}
+    if page is not None:
+        added["completion"] = {page: None}
+    return Options(**{name: value for name, value in added.items() if value is not None})
 
 
 # To describe is all that `send_stream` does, so it is the description's own constructor.

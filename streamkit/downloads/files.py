@@ -43,6 +43,11 @@ BLOCK = 64 * 1024  # bytes read at a time; as many as streams hold for a slow cl
 # bytes are no range that anyone means.
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})-(\d{0,18})", re.ASCII | re.IGNORECASE).fullmatch
 
+# What of a request says whether a file is wanted, and which part of it.
+_NAMES = ("range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
+_WSGI_NAMES = {"HTTP_" + name.upper().replace("-", "_"): name for name in _NAMES}
+_ASGI_NAMES = {name.encode(): name for name in _NAMES}
+
 # "the sender ... SHOULD NOT generate representation metadata other than" those -- RFC 9110, 15.4.5
 _OF_A_BODY = frozenset({"content-disposition", "content-type", "content-encoding", "accept-ranges"})
 
@@ -150,7 +155,8 @@ class FileDownload(Download):
     ) -> None:
         self.source = source
         self.size: int = source.size or 0
-        given = list(Headers(more.pop("headers", None)))
+        headers = more.pop("headers", None)
+        given: Pairs = [] if headers is None else list(Headers(headers))
         ours = [("Accept-Ranges", "bytes")]
         if etag is not None:
             ours.append(("ETag", quoted(etag)))
@@ -164,8 +170,10 @@ class FileDownload(Download):
         """The response to this request: the file, a part of it, or that the client has it already."""
         if self._is_answer or self.status != 200:
             return self
-        method = request.get("REQUEST_METHOD") or request.get("method", "GET")
         fields = _fields_of(request)
+        if not fields:
+            return self
+        method = request.get("REQUEST_METHOD") or request.get("method", "GET")
         status = _precondition(method, fields, self.headers)
         if status is not None:
             return self._without_body(status)
@@ -218,14 +226,12 @@ def range_of(wanted: str, size: int) -> tuple[int, int] | None:
 
 def _fields_of(request: Mapping[str, Any]) -> dict[str, str]:
     """The fields that matter here, by their names in lower case."""
-    names = ("range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
     if "REQUEST_METHOD" in request:
-        keys = ((name, "HTTP_" + name.upper().replace("-", "_")) for name in names)
-        return {name: request[key] for name, key in keys if key in request}
+        return {name: request[key] for key, name in _WSGI_NAMES.items() if key in request}
     fields: dict[str, str] = {}
     for raw, value in request.get("headers", ()):
-        name = raw.decode("latin-1").lower()
-        if name in names:
+        name = _ASGI_NAMES.get(raw.lower())
+        if name is not None:
             text = value.decode("latin-1")
             fields[name] = f"{fields[name]}, {text}" if name in fields else text
     return fields
@@ -233,15 +239,15 @@ def _fields_of(request: Mapping[str, Any]) -> dict[str, str]:
 
 def _precondition(method: str, fields: Mapping[str, str], headers: Pairs) -> int | None:
     """The status of a request whose conditions say that no body is wanted (RFC 9110, section 13.2.2)."""
-    etag, is_weak = unquote_etag(value_of(headers, "etag"))
-    changed = parse_date(value_of(headers, "last-modified"))
     if "if-match" in fields:
+        etag, is_weak = unquote_etag(value_of(headers, "etag"))
         wanted = parse_etags(fields["if-match"])
         if not (wanted.star_tag or (etag is not None and not is_weak and wanted.is_strong(etag))):
             return 412
-    elif "if-unmodified-since" in fields and changed is not None:
+    elif "if-unmodified-since" in fields:
+        changed = parse_date(value_of(headers, "last-modified"))
         unmodified = parse_date(fields["if-unmodified-since"])
-        if unmodified is not None and changed > unmodified:
+        if changed is not None and unmodified is not None and changed > unmodified:
             return 412
     known = fields.get("if-none-match")
     if known is not None:

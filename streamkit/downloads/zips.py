@@ -95,31 +95,32 @@ class _ZipDownload(Download):
     otherwise = "application/zip"
 
 
-class _Sink(io.RawIOBase):
+class _Sink:
     """Where `zipfile` writes to; it can neither seek nor tell, so sizes follow each member's data."""
 
     def __init__(self) -> None:
         self.members = 0  # that are complete
-        self._size = self._taken = self._sent = 0  # bytes: gathered, in the last chunk, in all before
-        self._pieces: list[bytes] = []
+        self._taken = self._sent = 0  # bytes: in the last chunk, in all before
+        self._gathered = io.BytesIO()
+        self.write: Callable[[bytes], int] = self._gathered.write  # as it is, for eight calls a member
         self._latest = time.monotonic()
 
-    def writable(self) -> bool:
-        return True
+    def flush(self) -> None:
+        """Nothing is held back."""
 
-    def write(self, data: Any, /) -> int:
-        self._pieces.append(bytes(data))
-        self._size += len(data)
-        return len(data)
+    def close(self) -> None:
+        """Its type asks for it, though `zipfile` leaves open what it is given."""
 
     def is_due(self) -> bool:
         """Whether what has gathered should go."""
-        return self._size >= CHUNK or (self._size > 0 and time.monotonic() - self._latest >= MOMENT)
+        size = self._gathered.tell()
+        return size >= CHUNK or (size > 0 and time.monotonic() - self._latest >= MOMENT)
 
     def take(self) -> bytes:
-        chunk = b"".join(self._pieces)
-        self._pieces.clear()
-        self._size, self._taken = 0, len(chunk)
+        chunk = self._gathered.getvalue()
+        self._gathered.seek(0)
+        self._gathered.truncate()
+        self._taken = len(chunk)
         return chunk
 
     def taken(self, on_progress: Progress | None) -> object:
@@ -245,8 +246,10 @@ async def pieces_async(source: Any) -> AsyncGenerator[bytes | memoryview, None]:
     """The same, awaited; what is read from a disk is read on a thread."""
     source = await _finished(source()) if callable(source) else source
     if isinstance(source, PathLike):
-        source = await asyncio.to_thread(open, source, "rb", 0)
-    if hasattr(source, "read"):
+        async with aclosing(_blocks_of(source)) as blocks:
+            async for block in blocks:
+                yield block
+    elif hasattr(source, "read"):
         try:
             while block := await asyncio.to_thread(source.read, BLOCK):
                 for piece in _cut(block):
@@ -264,6 +267,33 @@ async def pieces_async(source: Any) -> AsyncGenerator[bytes | memoryview, None]:
     else:
         for piece in pieces(source):
             yield piece
+
+
+async def _blocks_of(path: PathLike[str]) -> AsyncGenerator[bytes, None]:
+    file, block = await asyncio.to_thread(_opened, path)
+    try:
+        while block:
+            yield block
+            block = b"" if file.closed else await asyncio.to_thread(file.read, BLOCK)
+    finally:
+        file.close()
+
+
+def _opened(path: PathLike[str]) -> tuple[IO[bytes], bytes]:
+    """A file and its first block; closed already where that is all: one visit to a thread is enough then."""
+    file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed by whoever gets it
+    try:
+        block = file.read(BLOCK)
+        # A pipe gives what is there, and would keep us waiting for what is not.
+        if len(block) < BLOCK and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            rest = file.read(BLOCK - len(block))
+            block += rest
+            if not rest:
+                file.close()
+        return file, block
+    except BaseException:
+        file.close()
+        raise
 
 
 def _cut(data: Any) -> Iterator[bytes | memoryview]:
@@ -336,9 +366,10 @@ async def _finished(result: Any) -> Any:
 
 
 def _check_compression(compression: Any, level: Any) -> None:
-    try:
-        zipfile.ZipFile(io.BytesIO(), "w", compression).close()
-    except (NotImplementedError, RuntimeError) as error:
-        raise OptionsError([f"compression: {error}"]) from None
+    if compression not in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):  # not every Python has the others
+        try:
+            zipfile.ZipFile(io.BytesIO(), "w", compression).close()
+        except (NotImplementedError, RuntimeError) as error:
+            raise OptionsError([f"compression: {error}"]) from None
     if level is not None and (isinstance(level, bool) or not isinstance(level, int) or not 0 <= level <= 9):
         raise OptionsError([f"level: wanted a whole number from 0 to 9, or None, got {level!r}"])

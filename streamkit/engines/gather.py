@@ -217,7 +217,7 @@ class LoopGather(_Gathering):
     def take_back(self) -> str:
         return self._taken_off()
 
-    async def flush(self) -> None:
+    async def flush(self, *, last: bool = False) -> None:
         while self._pushing is not None:
             await asyncio.wait([self._pushing])
         self._raise_error()
@@ -225,7 +225,8 @@ class LoopGather(_Gathering):
             text = self._take()
             if text:
                 await self.stream.write(self._as_written(text))
-        await asyncio.sleep(0)  # a template that need not wait would keep its reader from running
+        if not last:
+            await asyncio.sleep(0)  # a template that need not wait would keep its reader from running
 
     def _look(self) -> None:
         self._timer = self._loop.call_later(TICK, self._look)

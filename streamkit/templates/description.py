@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from copy import copy
+from functools import lru_cache
 from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from markupsafe import Markup
 
-from ..core.completion import html_completion
 from ..core.context import unchunked
 from ..core.headers import Items, charset_of, value_of
 from ..core.nonce import check_nonce, nonce_in
@@ -45,7 +45,7 @@ CONTENT_TYPE = "text/html; charset=utf-8"
 CACHE_CONTROL = "private, no-cache, no-transform"
 
 _NONE = Options()
-_PAGES = ("text/html", "application/xhtml+xml")
+_KEPT = Options(cache_control=CACHE_CONTROL)
 
 
 class Templates:
@@ -276,13 +276,10 @@ class TemplateResponse(StreamingResponse):
         self.whole = not chunks
         if self.whole:
             own = self.options if self.options is not None else _NONE
-            return options.merged(_of_a_whole(options, own))
-        changed: dict[str, Any] = {}
-        if "cache_control" not in options.given:
-            changed["cache_control"] = CACHE_CONTROL
-        if self.nonce is not None and self.media_type in _PAGES and self.media_type not in options.completion:
-            changed["completion"] = {self.media_type: html_completion(nonce=self.nonce)}
-        return options.merged(Options(**changed)) if changed else options
+            names = tuple(name for name in options.headers if name not in own.given_headers)
+            cache_control = own.cache_control if "cache_control" in own.given else None
+            return options.merged(_of_a_whole(names, cache_control))
+        return options if "cache_control" in options.given else options.merged(_KEPT)
 
     def defers_for(self, stream: Any) -> bool:
         """Whether blocks may come out of order; HTTP/1.0 clients are too old to put them into place."""
@@ -327,11 +324,13 @@ class TemplateResponse(StreamingResponse):
         return f"<TemplateResponse {self.status} {self.way} of {(self.content or self.template).name!r}>"
 
 
-def _of_a_whole(options: Options, own: Options) -> Options:
-    """What makes a stream of ours an ordinary response: it is long before it is sent."""
+# Shared, as `_KEPT` is: to check options takes longer than to describe a page.
+@lru_cache
+def _of_a_whole(headers: tuple[str, ...], cache_control: str | None) -> Options:
+    """What makes a stream of ours an ordinary response, less these headers: it is long before it is sent."""
     return Options(
-        headers={name: None for name in options.headers if name not in own.given_headers},
-        cache_control=own.cache_control if "cache_control" in own.given else None,
+        headers=dict.fromkeys(headers),
+        cache_control=cache_control,
         http10="auto",
         max_streams=None,
         commit_after=None,

@@ -90,8 +90,9 @@ def _render(rendering: Rendering, gather: Any) -> None:
     for block in rendering.blocks_of(rendering.page):
         parts.append(block)
         gather.flush(last=True)
-    parts.append(tail)
-    gather.flush(last=True)
+    if tail:
+        parts.append(tail)
+        gather.flush(last=True)
 
 
 def _whole(response: TemplateResponse, stream: Any) -> str:
@@ -161,12 +162,13 @@ async def _render_async(rendering: Rendering, gather: Any) -> None:
     rendering.end()
     await rendering.run_delays_async()
     tail = rendering.held_tail()
-    await gather.flush()
+    await gather.flush(last=True)
     async for block in rendering.blocks_of_async(rendering.page):
         parts.append(block)
-        await gather.flush()
-    parts.append(tail)
-    await gather.flush()
+        await gather.flush(last=True)
+    if tail:
+        parts.append(tail)
+        await gather.flush(last=True)
 
 
 async def _whole_async(response: TemplateResponse, stream: Any) -> str:

@@ -147,9 +147,9 @@ class _Sender:
 
 
 def _is_stream(start: Message, first: Message) -> bool:
-    headers = _decoded(start.get("headers", ()))
     if not first.get("more_body", False) or start["status"] in (204, 304):
         return False
+    headers = _decoded(start.get("headers", ()))
     return value_of(headers, "content-length") is None or is_streaming(headers)
 
 

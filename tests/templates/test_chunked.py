@@ -497,3 +497,11 @@ class TestWhatIsNoEnvironment:
     def test_options_are_checked(self) -> None:
         with pytest.raises(OptionsError):
             streamkit.Templates(jinja2.Environment(), {"chunk_by_defualt": True})
+
+
+@pytest.mark.parametrize("way", ["chunked", "view"])
+@pytest.mark.parametrize("app_wide", [streamkit.Options(), streamkit.Options(heartbeat=5)])
+def test_pages_under_the_same_options_share_theirs(plain: Pages, way: str, app_wide: streamkit.Options):
+    describe = getattr(streamkit.Templates(plain.environment), way)
+    first, second = (describe(content="a", nonce=nonce).options_over(app_wide) for nonce in ("abc", "def"))
+    assert first is second
