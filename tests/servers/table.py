@@ -150,6 +150,14 @@ that it serves by itself. A number stands for a cause below.
 
 """
 TAIL = f"""
+## Other doors
+
+TLS that the server itself ends (gunicorn gthread and gevent, cheroot, hypercorn, uvicorn) and unix-domain
+sockets (gunicorn gthread, waitress, hypercorn, uvicorn, and nginx before each) keep what the table says:
+`tests/servers/test_tls.py` and `test_unix_sockets.py`. One thing differs. To an HTTP/1.0 client that closes,
+the end of the connection is the body's: gunicorn and cheroot end a whole body without TLS's `close_notify`,
+and hypercorn and uvicorn with h11 end half a body with it. `http10="buffer"` avoids both.
+
 Seen with {SEEN_WITH}, on Linux. gunicorn has no eventlet worker any more.
 """
 
