@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from .every import APP_WIDE, ASGI, MODULE, THREADS, WSGI, Served, processes_of
 from .every import Kind as Program
 from .h2client import H2Connection
@@ -345,6 +347,19 @@ def _asked(door: Door, checks: Mapping[str, Check], credentials: Credentials | N
             else:
                 faults[name] = None
     return faults
+
+
+def collected(request: pytest.FixtureRequest, asked: Mapping[str, Check]) -> dict[str, dict[str, Check]]:
+    """What this run wants to know of each server: the checks of the cells (`cell`) that it has collected."""
+    specs = [
+        item.callspec.params for item in request.session.items
+        if item.fspath == request.node.fspath and hasattr(item, "callspec")
+    ]  # fmt: skip
+    cells = {params["cell"] for params in specs if "cell" in params}
+    return {
+        door: {name: check for name, check in asked.items() if (door, name) in cells}
+        for door in {door for door, _ in cells}
+    }
 
 
 @contextmanager

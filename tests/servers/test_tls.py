@@ -12,7 +12,17 @@ from concurrent.futures import Future
 
 import pytest
 
-from .doors import TLS, Behind, Check, Faults, TLSConnection, all_asked, self_signed, stalled_is_let_go
+from .doors import (
+    TLS,
+    Behind,
+    Check,
+    Faults,
+    TLSConnection,
+    all_asked,
+    collected,
+    self_signed,
+    stalled_is_let_go,
+)
 from .launch import poll
 from .test_every import CHECKS, LISTED, PATIENCE, at_the_end
 from .wire import Ending
@@ -107,13 +117,7 @@ def over_tls(
 ) -> Iterator[dict[str, Future[Faults]]]:
     directory = tmp_path_factory.mktemp("tls")
     credentials = self_signed(system_program("openssl"), directory)
-    collected = {item.callspec.params["cell"] for item in request.session.items
-                 if item.fspath == request.node.fspath and hasattr(item, "callspec")}  # fmt: skip
-    wanted = {
-        door: {ask: check for ask, check in ASKED.items() if (door, ask) in collected}
-        for door in {door for door, _ in collected}
-    }
-    with all_asked(TLS, wanted, credentials, directory) as running:
+    with all_asked(TLS, collected(request, ASKED), credentials, directory) as running:
         yield running
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .doors import UNIX, Behind, Check, Faults, all_asked, opened, stalled_is_let_go
+from .doors import UNIX, Behind, Check, Faults, all_asked, collected, opened, stalled_is_let_go
 from .launch import running
 from .test_every import CHECKS, LISTED, MOST, PATIENCE, TEXT, at_the_end
 from .test_nginx import CONFIG
@@ -36,16 +36,8 @@ CELLS = [(door, ask) for door in UNIX for ask in ASKED if ask != "stalled_is_let
 def over_unix(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Faults]]]:
-    specs = [
-        item.callspec.params for item in request.session.items
-        if item.fspath == request.node.fspath and hasattr(item, "callspec")
-    ]  # fmt: skip
-    collected = {params["cell"] for params in specs if "cell" in params}
-    wanted = {
-        door: {ask: check for ask, check in ASKED.items() if (door, ask) in collected}
-        for door in {door for door, _ in collected}
-    }
-    with all_asked(UNIX, wanted, None, tmp_path_factory.mktemp("unix")) as running:
+    logs = tmp_path_factory.mktemp("unix")
+    with all_asked(UNIX, collected(request, ASKED), None, logs) as running:
         yield running
 
 
