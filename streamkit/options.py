@@ -26,7 +26,6 @@ __all__ = ["Options"]
 Completion: TypeAlias = "bytes | str | Callable[[Any, BaseException], bytes | str | None] | None"
 Rule: TypeAlias = Callable[[Any], Any]
 
-_UNSET: Any = object()
 LARGEST = sys.float_info.max  # what is more than this is no duration
 
 
