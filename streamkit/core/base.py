@@ -329,7 +329,7 @@ class BaseStream(Hooked):
         raise UnsupportedData(chunk)
 
     def _utf8(self, chunk: Any) -> bytes:
-        """The bytes of a text, once it is known that nothing else is to be asked; empty where it is not."""
+        """The bytes of a text, once the head is fixed and says so; empty where more has to be asked."""
         if type(chunk) is str and self._charset == UTF_8:
             try:
                 return chunk.encode()

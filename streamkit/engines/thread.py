@@ -43,8 +43,7 @@ class ThreadStream(Channel, ThreadWaits):
     _committing: Future[bool] | None = None  # the hooks of the commit at work; then whether all returned
 
     def write(self, data: Chunk, /) -> int:
-        # Once the head is fixed, the charset is.
-        chunk = data if type(data) is bytes else self._utf8(data) if self._direct else b""
+        chunk = data if type(data) is bytes else self._utf8(data)
         if chunk:
             with self._mutex:
                 if self._direct:

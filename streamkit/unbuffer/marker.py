@@ -13,7 +13,7 @@ from ..core.framing import Body
 from ..core.marking import MARK, marked, marked_fields, unmarked, unmarked_fields
 from ..types import ExcInfo, Message, Send, StartResponse, Write, WSGIHeaders
 
-__all__ = ["MARK", "UnmarkedSend", "marked_fields", "marking", "unmarked"]
+__all__ = ["MARK", "UnmarkedSend", "marked_fields", "marking", "unmarked", "unmarked_fields"]
 
 
 def marking(start_response: StartResponse, stream: BaseStream) -> StartResponse:

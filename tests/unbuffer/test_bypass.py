@@ -375,11 +375,16 @@ def test_without_a_wrap_outside_a_description_bears_no_mark() -> None:
 
 @pytest.mark.parametrize("added", ["gzip", "x-streamkit, gzip"])
 def test_the_mark_is_taken_off_among_codings_that_a_layer_has_added(added: str) -> None:
-    from streamkit.unbuffer.marker import marked, unmarked
+    from streamkit.unbuffer.marker import marked, marked_fields, unmarked, unmarked_fields
 
     assert unmarked([("content-encoding", added)]) == [("content-encoding", "gzip")]
     assert unmarked(marked([("A", "b")])) == [("A", "b")]
     assert marked([("Content-Encoding", "br")]) == [("Content-Encoding", "br")]
+    for name in (b"content-encoding", b"Content-Encoding"):
+        [field] = unmarked_fields([(name, added.encode())])
+        assert (field[0].lower(), field[1]) == (b"content-encoding", b"gzip")
+    assert unmarked_fields(marked_fields([(b"a", b"b")])) == [(b"a", b"b")]
+    assert marked_fields([(b"content-encoding", b"br")]) == [(b"content-encoding", b"br")]
 
 
 def test_a_refusal_in_a_descriptions_place_bears_no_mark() -> None:
