@@ -283,6 +283,40 @@ def test_a_small_file_among_async_members_takes_one_visit_to_a_thread(size: int,
     assert len(seen) == visits
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_that_opens_after_the_client_has_left_is_closed(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    opened: list[Any] = []
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"late",), daemon=True)
+
+    async def leave() -> None:
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        class Noting(ThreadPoolExecutor):
+            def submit(self, call: Any, *args: Any, **values: Any) -> Any:
+                def noted() -> Any:
+                    loop.call_soon_threadsafe(begun.set)
+                    result = call(*args, **values)
+                    opened.append(result[0])
+                    return result
+
+                return super().submit(noted)
+
+        loop.set_default_executor(Noting(1))
+        reading = asyncio.ensure_future(anext(aiter(zip_files(awaited([pipe]), "a.zip").producer)))
+        await begun.wait()
+        reading.cancel()
+        await asyncio.wait([reading])
+        writer.start()  # only now the pipe can be opened
+        await loop.shutdown_default_executor()
+        await asyncio.sleep(0)  # what the thread has left for the loop
+
+    asyncio.run(asyncio.wait_for(leave(), PATIENCE))
+    assert [file.closed for file in opened] == [True]
+    writer.join(PATIENCE)
+
+
 def test_files_are_closed_when_the_client_leaves(served: Downloads, kind: Any):
     opened = io.BytesIO(NOISE * 40)
     answer = served(lambda: zip_files(kind([("a", opened)]), "a.zip", compression=0))

@@ -270,13 +270,24 @@ async def pieces_async(source: Any) -> AsyncGenerator[bytes | memoryview, None]:
 
 
 async def _blocks_of(path: PathLike[str]) -> AsyncGenerator[bytes, None]:
-    file, block = await asyncio.to_thread(_opened, path)
+    opening = asyncio.get_running_loop().run_in_executor(None, _opened, path)
+    try:
+        file, block = await asyncio.shield(opening)
+    except asyncio.CancelledError:  # the thread cannot be called back: a pipe opens when its writer comes
+        opening.add_done_callback(_let_go)
+        raise
     try:
         while block:
             yield block
             block = b"" if file.closed else await asyncio.to_thread(file.read, BLOCK)
     finally:
         file.close()
+
+
+def _let_go(opening: asyncio.Future[tuple[IO[bytes], bytes]]) -> None:
+    """Close what was opened for somebody who has left meanwhile."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].close()
 
 
 def _opened(path: PathLike[str]) -> tuple[IO[bytes], bytes]:
