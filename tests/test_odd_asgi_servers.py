@@ -444,3 +444,19 @@ def test_what_is_written_before_an_end_and_awaited_after_it_is_refused(chunk: An
     assert len(refused) == 1
     assert b"late" not in [message.get("body") for message in server.messages]
     assert [each.get("more_body") for each in server.messages[2:]] == [False] * (end == "close")
+
+
+def test_a_layer_may_give_the_names_of_a_descriptions_head_as_other_bytes() -> None:
+    async def layered(scope: Any, receive: Any, send: Any) -> None:
+        async def change(message: Any) -> None:
+            if "headers" in message:
+                fields = [*message["headers"], (b"etag", b'"of a layer"')]
+                message = {**message, "headers": [(bytearray(name), value) for name, value in fields]}
+            await send(message)
+
+        await streamkit.stream(["all"])(scope, receive, change)
+
+    server = Server(layered).serve()
+    assert server.raised is None
+    assert b"etag" not in [bytes(name) for name, _ in server.messages[0]["headers"]]
+    assert b"".join(message.get("body", b"") for message in server.messages) == b"all"

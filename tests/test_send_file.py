@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from downloading import WAYS, Downloads, serving
-from driving import until
+from driving import scope_of, until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -326,3 +327,21 @@ def test_it_is_a_download_with_the_facts_as_they_were_given(path: Path):
     download = send_file(path, type="video/mp4", disposition="inline")
     assert isinstance(download, Download)
     assert (download.filename, download.disposition, download.type) == ("film.mp4", "inline", "video/mp4")
+
+
+def test_names_of_fields_are_read_in_any_case(tmp_path: Path):
+    """ASGI has them in lower case; adapters of other interfaces do not all keep to it."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"0123456789")
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {**scope_of(), "headers": [(b"Range", b"bytes=2-4")]}
+    asyncio.run(send_file(path)(scope, receive, send))
+    assert sent[0]["status"] == 206
+    assert b"".join(message.get("body", b"") for message in sent[1:]) == b"234"

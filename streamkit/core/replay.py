@@ -63,7 +63,7 @@ class History:
         """Keep this event; one whose id is known, or that has none, changes nothing."""
         if not isinstance(event, ServerSentEvent):
             raise EventFieldError("event to keep", "a ServerSentEvent", event)
-        if event.id is None or event.id == "":
+        if not _has_id(event):
             return
         if type(event.id) is not int:
             encode_fields(id=event.id)  # what cannot be sent is refused here
