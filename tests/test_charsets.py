@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -16,58 +16,68 @@ MARKED = pytest.mark.parametrize("charset", ["utf-16", "utf-32", "utf-8-sig"])
 TEXTS = ("a\u20ac", "", "b", "c")
 
 
-def push(stream: Any) -> None:
-    for text in TEXTS:
-        stream.write(text)
+class Writing:
+    """These texts, written in each of the ways in which a producer may."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = texts
+
+    def push(self, stream: Any) -> None:
+        for text in self.texts:
+            stream.write(text)
+
+    async def push_async(self, stream: Any) -> None:
+        for text in self.texts:
+            await stream.write(text)
+
+    def pull(self) -> Iterator[str]:
+        yield from self.texts
+
+    async def pull_async(self) -> AsyncIterator[str]:
+        for text in self.texts:
+            yield text
+
+    def described(self, way: str, content_type: str) -> Any:
+        producer = getattr(self, way)
+        return streamkit.stream(producer() if way in PULLED else producer, content_type=content_type)
+
+    def to_environ(self, content_type: str) -> Any:
+        def app(environ: Any, start_response: Any) -> list[bytes]:
+            environ["streamkit.stream"].headers["Content-Type"] = content_type
+            self.push(environ["streamkit.stream"])
+            return []
+
+        return streamkit.wrap(app)
+
+    def to_scope(self, content_type: str) -> Any:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            scope["streamkit.stream"].headers["Content-Type"] = content_type
+            await self.push_async(scope["streamkit.stream"])
+
+        return streamkit.wrap(app)
+
+    def served(self, server: Any, way: str, content_type: str) -> Any:
+        """The answer of an application that writes them this way."""
+        if way in PRODUCERS:
+            app = self.described(way, content_type)
+        else:
+            app = self.to_environ(content_type) if server is WsgiServer else self.to_scope(content_type)
+        with server(app) as serving:
+            return serving.request().finish()
 
 
-async def push_async(stream: Any) -> None:
-    for text in TEXTS:
-        await stream.write(text)
-
-
-def pull() -> Iterator[str]:
-    yield from TEXTS
-
-
-async def pull_async() -> AsyncIterator[str]:
-    for text in TEXTS:
-        yield text
+PULLED = ("pull", "pull_async")
+PRODUCERS = ("push", "push_async", *PULLED)
+WAYS = pytest.mark.parametrize("way", [*PRODUCERS, "request's stream"])
 
 
 @SERVERS
+@WAYS
 @MARKED
-@pytest.mark.parametrize("producer", [push, push_async, pull, pull_async])
-def test_the_byte_order_mark_stands_once_where_the_body_begins(
-    server: Any, charset: str, producer: Callable[..., Any]
-) -> None:
-    given = producer if producer in (push, push_async) else producer()
-    described = streamkit.stream(given, content_type=f"text/plain; charset={charset}")
-    with server(described) as serving:
-        assert serving.request().finish().body == "".join(TEXTS).encode(charset)
-
-
-@MARKED
-def test_a_stream_of_the_environ_is_marked_once(charset: str) -> None:
-    def app(environ: Any, start_response: Any) -> list[bytes]:
-        stream = environ["streamkit.stream"]
-        stream.headers["Content-Type"] = f"text/plain; charset={charset}"
-        push(stream)
-        return []
-
-    with WsgiServer(streamkit.wrap(app)) as serving:
-        assert serving.request().finish().body == "".join(TEXTS).encode(charset)
-
-
-@MARKED
-def test_a_stream_of_the_scope_is_marked_once(charset: str) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        stream = scope["streamkit.stream"]
-        stream.headers["Content-Type"] = f"text/plain; charset={charset}"
-        await push_async(stream)
-
-    with AsgiServer(streamkit.wrap(app)) as serving:
-        assert serving.request().finish().body == "".join(TEXTS).encode(charset)
+def test_the_byte_order_mark_stands_once_where_the_body_begins(server: Any, way: str, charset: str) -> None:
+    writing = Writing("a\u20ac", "", "b", "c")
+    answer = writing.served(server, way, f"text/plain; charset={charset}")
+    assert answer.body == "".join(writing.texts).encode(charset)
 
 
 @SERVERS
@@ -155,100 +165,25 @@ def test_what_the_charset_does_not_have_is_an_error_before_the_head_if_it_comes_
     assert isinstance(answer.error, UnicodeEncodeError)
 
 
-def to_environ(producer: Callable[..., Any], content_type: str) -> Any:
-    def app(environ: Any, start_response: Any) -> list[bytes]:
-        environ["streamkit.stream"].headers["Content-Type"] = content_type
-        producer(environ["streamkit.stream"])
-        return []
-
-    return streamkit.wrap(app)
+LATIN = Writing("caf\u00e9 ", "5 \u20ac", "", "plain", "\u00e9")
 
 
-def to_scope(producer: Callable[..., Any], content_type: str) -> Any:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope["streamkit.stream"].headers["Content-Type"] = content_type
-        await producer(scope["streamkit.stream"])
-
-    return streamkit.wrap(app)
-
-
-def described(producer: Callable[..., Any], content_type: str) -> Any:
-    given = producer if producer.__name__.startswith("push") else producer()
-    return streamkit.stream(given, content_type=content_type)
-
-
-def ways(push: Any, push_async: Any, pull: Any, pull_async: Any) -> list[Any]:
-    """Each way of writing under each interface: its server, and the app for a Content-Type."""
-    producers = (push, push_async, pull, pull_async)
-    return [
-        *((server, describing(producer)) for server in (WsgiServer, AsgiServer) for producer in producers),
-        (WsgiServer, lambda content_type: to_environ(push, content_type)),
-        (AsgiServer, lambda content_type: to_scope(push_async, content_type)),
-    ]
-
-
-def describing(producer: Callable[..., Any]) -> Callable[[str], Any]:
-    return lambda content_type: described(producer, content_type)
-
-
-LATIN = ("caf\u00e9 ", "5 \u20ac", "", "plain", "\u00e9")
-
-
-def push_latin(stream: Any) -> None:
-    for text in LATIN:
-        stream.write(text)
-
-
-async def push_latin_async(stream: Any) -> None:
-    for text in LATIN:
-        await stream.write(text)
-
-
-def pull_latin() -> Iterator[str]:
-    yield from LATIN
-
-
-async def pull_latin_async() -> AsyncIterator[str]:
-    for text in LATIN:
-        yield text
-
-
-@pytest.mark.parametrize(("server", "app"), ways(push_latin, push_latin_async, pull_latin, pull_latin_async))
+@SERVERS
+@WAYS
 @pytest.mark.parametrize("charset", ["utf-8", "UTF-8", "utf8", "iso-8859-15"])
 def test_each_chunk_of_text_is_sent_in_the_charset_of_its_response(
-    server: Any, app: Any, charset: str
+    server: Any, way: str, charset: str
 ) -> None:
-    with server(app(f"text/plain; charset={charset}")) as serving:
-        assert serving.request().finish().body == "".join(LATIN).encode(charset)
+    answer = LATIN.served(server, way, f"text/plain; charset={charset}")
+    assert answer.body == "".join(LATIN.texts).encode(charset)
 
 
-def push_surrogate(stream: Any) -> None:
-    for text in ("a", "b", "\ud800"):
-        stream.write(text)
-
-
-async def push_surrogate_async(stream: Any) -> None:
-    for text in ("a", "b", "\ud800"):
-        await stream.write(text)
-
-
-def pull_surrogate() -> Iterator[str]:
-    yield from ("a", "b", "\ud800")
-
-
-async def pull_surrogate_async() -> AsyncIterator[str]:
-    for text in ("a", "b", "\ud800"):
-        yield text
-
-
-@pytest.mark.parametrize(
-    ("server", "app"), ways(push_surrogate, push_surrogate_async, pull_surrogate, pull_surrogate_async)
-)
+@SERVERS
+@WAYS
 def test_a_late_text_that_utf_8_does_not_have_cuts_the_body_and_names_the_content_type(
-    server: Any, app: Any
+    server: Any, way: str
 ) -> None:
-    with server(app("text/plain; charset=utf-8")) as serving:
-        answer = serving.request().finish()
+    answer = Writing("a", "b", "\ud800").served(server, way, "text/plain; charset=utf-8")
     assert (answer.body, answer.complete) == (b"ab", False)
     assert isinstance(answer.error, UnicodeEncodeError)
     assert "text/plain; charset=utf-8" in str(answer.error)
@@ -261,7 +196,7 @@ def test_a_hook_of_the_commit_may_change_the_charset_of_text_that_was_given_befo
         def change(stream: Any) -> None:
             stream.headers["Content-Type"] = "text/plain; charset=iso-8859-15"
 
-        push_latin(stream)
+        LATIN.push(stream)
 
     with server(streamkit.stream(producer, content_type="text/plain; charset=utf-8")) as serving:
-        assert serving.request().finish().body == "".join(LATIN).encode("iso-8859-15")
+        assert serving.request().finish().body == "".join(LATIN.texts).encode("iso-8859-15")
