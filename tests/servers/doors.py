@@ -31,11 +31,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from .every import APP_WIDE, ASGI, MODULE, THREADS, WSGI, Served, processes_of
+from .every import APP_WIDE, ASGI, MODULE, THREADS, WSGI, Check, Faults, Served, ask_all, processes_of
 from .every import Kind as Program
 from .h2client import H2Connection
 from .launch import LOOK_EVERY, ROOT, START_BOUND, end, free_port, poll
-from .wire import PATIENCE, BadFraming, Connection, Ending, Framing
+from .wire import PATIENCE, BadFraming, Connection, Ending
 
 
 class Credentials(NamedTuple):
@@ -140,18 +140,7 @@ class UnixConnection(Connection):
     """A `Connection` over a unix-domain socket."""
 
     def __init__(self, path: Path, *, patience: float = PATIENCE, receive_buffer: int | None = None) -> None:
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(patience)
-        if receive_buffer is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        try:
-            self.socket.connect(str(path))
-        except OSError:
-            self.socket.close()
-            raise
-        self.framing = Framing.NONE
-        self.ending: Ending | None = None
-        self._method, self._length, self._waiting, self._was_reset = "GET", 0, b"", False
+        self._open(socket.AF_UNIX, str(path), patience, receive_buffer)
 
 
 # The servers.
@@ -332,21 +321,9 @@ def stalled_is_let_go(server: Behind) -> None:
         poll(lambda: sockets_of(server) <= before, bound=8, what="the connection's end at the server")
 
 
-Check = Callable[[Any], None]
-Faults = dict[str, BaseException | None]  # by check: what does not hold; None: it holds
-
-
 def _asked(door: Door, checks: Mapping[str, Check], credentials: Credentials | None, logs: Path) -> Faults:
-    faults: Faults = {}
     with opened(door, credentials, logs) as server:
-        for name, ask in checks.items():
-            try:
-                ask(server)
-            except (AssertionError, OSError, ValueError, BadFraming) as fault:
-                faults[name] = fault
-            else:
-                faults[name] = None
-    return faults
+        return ask_all(server, checks)
 
 
 def collected(request: pytest.FixtureRequest, asked: Mapping[str, Check]) -> dict[str, dict[str, Check]]:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from .h2client import H2Connection
 from .launch import ROOT, running
-from .wire import Connection, Reply
+from .wire import BadFraming, Connection, Reply
 
 MODULE = "tests.servers.every_app"
 WSGI, ASGI, UNDER_A2WSGI = f"{MODULE}:wsgi_app", f"{MODULE}:asgi_app", f"{MODULE}:under_a2wsgi"
@@ -335,3 +335,20 @@ def started(kind: Kind, logs: Path, program: str = "") -> Iterator[Served]:
                 os.kill(pid, signal.SIGKILL)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+Check = Callable[[Any], None]  # of a running server; what does not hold is raised
+Faults = dict[str, BaseException | None]  # by check: what does not hold; None: it holds
+
+
+def ask_all(server: Served, checks: Mapping[str, Check]) -> Faults:
+    """What of these does not hold on this server."""
+    faults: Faults = {}
+    for name, ask in checks.items():
+        try:
+            ask(server)
+        except (AssertionError, OSError, ValueError, BadFraming) as fault:
+            faults[name] = fault
+        else:
+            faults[name] = None
+    return faults

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from .every import KINDS, Kind, Record, Served, started
+from .every import KINDS, Faults, Kind, Record, Served, ask_all, started
 from .launch import ROOT, poll
 from .table import COLUMNS, LISTED, NOT_ASKED, RACES, page
 from .wire import BadFraming, Ending, Framing
@@ -270,22 +270,10 @@ CELLS = [
     for kind in KINDS.values()
     if (kind.name, column) not in NOT_ASKED
 ]
-Faults = dict[str, BaseException | None]  # by column: what does not hold; None: it holds
-
-
 def asked(kind: Kind, columns: set[str], directory: Path, program: str) -> Faults:
     """One server, asked for these columns."""
-    faults: Faults = {}
     with started(kind, directory, program) as server:
-        for column, ask in CHECKS.items():
-            if column in columns:
-                try:
-                    ask(server)
-                except (AssertionError, OSError, ValueError, BadFraming) as fault:
-                    faults[column] = fault
-                else:
-                    faults[column] = None
-    return faults
+        return ask_all(server, {column: ask for column, ask in CHECKS.items() if column in columns})
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,22 @@ LOCATION = """
 """
 
 
+def nginx_command(program: str, directory: Path, locations: str) -> Callable[[int], list[str]]:
+    """How an nginx with these locations is started on a port; it buffers and compresses all that it may."""
+
+    def command(port: int) -> list[str]:
+        # Started by root, the workers would be another user, who may not enter the directory.
+        user = "user root;" if os.geteuid() == 0 else ""
+        config = CONFIG.format(user=user, directory=directory, port=port, locations=locations)
+        (directory / "nginx.conf").write_text(config)
+        return [
+            program, "-p", str(directory), "-e", str(directory / "error.log"),
+            "-c", str(directory / "nginx.conf"), "-g", "daemon off;",
+        ]  # fmt: skip
+
+    return command
+
+
 @dataclass(frozen=True)
 class Gateway:
     """An nginx, and the servers behind it."""
@@ -87,16 +104,7 @@ def gateway(
         for version in VERSIONS
     )
 
-    def command(port: int) -> list[str]:
-        # Started by root, the workers would be another user, who may not enter the directory.
-        user = "user root;" if os.geteuid() == 0 else ""
-        config = CONFIG.format(user=user, directory=directory, port=port, locations=locations)
-        (directory / "nginx.conf").write_text(config)
-        return [
-            program, "-p", str(directory), "-e", str(directory / "error.log"),
-            "-c", str(directory / "nginx.conf"), "-g", "daemon off;",
-        ]  # fmt: skip
-
+    command = nginx_command(program, directory, locations)
     with running(command, directory / "output.log") as (port, _):
         yield Gateway(port, servers)
 

@@ -15,14 +15,13 @@ import pytest
 from .doors import (
     TLS,
     Behind,
-    Check,
-    Faults,
     TLSConnection,
     all_asked,
     collected,
     self_signed,
     stalled_is_let_go,
 )
+from .every import Check, Faults
 from .launch import poll
 from .test_every import CHECKS, LISTED, PATIENCE, at_the_end
 from .wire import Ending

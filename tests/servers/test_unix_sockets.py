@@ -6,7 +6,6 @@ Rule: the checks are those of `test_every`. What nginx hides of the server behin
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -14,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from .doors import UNIX, Behind, Check, Faults, all_asked, collected, opened, stalled_is_let_go
+from .doors import UNIX, Behind, all_asked, collected, opened, stalled_is_let_go
+from .every import Check, Faults
 from .launch import running
 from .test_every import CHECKS, LISTED, MOST, PATIENCE, TEXT, at_the_end
-from .test_nginx import CONFIG
+from .test_nginx import nginx_command
 from .wire import Connection, Ending
 
 pytestmark = pytest.mark.server
@@ -92,15 +92,7 @@ def unix_gateway(
             for version, connection in VERSIONS.items()
         )
 
-        def command(port: int) -> list[str]:
-            user = "user root;" if os.geteuid() == 0 else ""
-            config = CONFIG.format(user=user, directory=directory, port=port, locations=locations)
-            (directory / "nginx.conf").write_text(config)
-            return [
-                program, "-p", str(directory), "-e", str(directory / "error.log"),
-                "-c", str(directory / "nginx.conf"), "-g", "daemon off;",
-            ]  # fmt: skip
-
+        command = nginx_command(program, directory, locations)
         port, _ = stack.enter_context(running(command, directory / "output.log"))
         yield Gateway(port, servers)
 

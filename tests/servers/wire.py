@@ -104,12 +104,21 @@ class Connection:
     """One TCP connection to a server on this machine."""
 
     def __init__(self, port: int, *, patience: float = PATIENCE, receive_buffer: int | None = None) -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._open(socket.AF_INET, ("127.0.0.1", port), patience, receive_buffer)
+
+    def _open(
+        self,
+        family: socket.AddressFamily,
+        address: tuple[str, int] | str,
+        patience: float,
+        receive_buffer: int | None,
+    ) -> None:
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(patience)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
-            self.socket.connect(("127.0.0.1", port))
+            self.socket.connect(address)
         except OSError:
             self.socket.close()
             raise
