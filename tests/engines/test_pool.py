@@ -22,11 +22,12 @@ def test_a_job_never_waits_for_another() -> None:
     all_here.wait(PATIENCE)  # nine parties at once, or this breaks
 
 
-def test_an_idle_worker_takes_the_next_job() -> None:
+def test_an_idle_worker_takes_the_next_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "IDLE_SECONDS", PATIENCE)  # or it may have left on a busy machine
     pool, seen, ran = Pool("test"), [], threading.Semaphore(0)
 
     def job() -> None:
-        seen.append(threading.get_ident())
+        seen.append(threading.current_thread())  # not its number, which the next may have
         ran.release()
 
     for _ in range(20):

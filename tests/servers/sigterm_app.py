@@ -4,7 +4,7 @@
     /ten?key=b                  ten chunks in a second, and an end of its own
     /text?key=c&way=async       text without an end, a chunk every tenth of a second
     /flood?key=d&heartbeat=1    more than any client takes that does not read
-    /signals, /threads          who handles SIGTERM and SIGINT here, and how many threads there are
+    /signals, /threads, /pid    who handles SIGTERM and SIGINT here, how many threads, in which process
     /shutdown?grace=1           what `streamkit.shutdown` says
     /loop                       whether an event loop of the request's own can run
 
@@ -130,6 +130,8 @@ def answer(name: str, asked: dict[str, str]) -> bytes:
     """What does not stream."""
     if name == "signals":
         return standing()
+    if name == "pid":
+        return b"%d" % os.getpid()
     if name == "threads":
         return b"%d" % len(os.listdir("/proc/self/task"))
     if name == "loop":

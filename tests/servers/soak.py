@@ -41,7 +41,9 @@ from .wire import Connection, Ending, fetch
 CLIENTS = 8  # at a time, for each server
 PAUSE = (0.05, 0.3)  # seconds that a client rests between two visits, least and most
 LATE = 2.0  # seconds after the grace in which all must be over; the machine has two cores
-QUIET = 4.0  # seconds without load before a quiet point; idle pooled workers leave after about two
+QUIET = 4.0  # seconds that a quiet point takes, about
+STILL = 3.0  # seconds in which no level moves at one; idle pooled workers leave after about two
+LEVELS = ("threads", "tasks", "descriptors")
 LOOK_EVERY = 3.0  # seconds between two looks at the server under load
 SPARE = 2  # threads, tasks and descriptors that may be more than at the first quiet point
 MEGABYTE = 1024 * 1024
@@ -240,6 +242,10 @@ class Soak:
         except (OSError, AssertionError):
             return {}
 
+    def streams(self) -> int:
+        """How many are open, or as many as may be where nobody tells."""
+        return self.stats().get("streams", MAX_STREAMS)
+
     def client(self, seed: int) -> None:
         visitor = Visitor(self.front, self.kind, self.book, Random(seed), min(6.0, self.seconds / 10))
         while not self.over:
@@ -264,8 +270,9 @@ class Soak:
             served = [head for head in heads if head.status == 200]
             wrong = len(refused) < 4 or len(refused) + len(served) < len(heads)
             self.book.note("crowd", f"{len(served)} served, {len(refused)} refused" if wrong else "")
-        # A producer that sleeps hears of its client's leave after 1.2 s.
-        self.book.excused[503] = time.monotonic() + 1.5
+        # A producer that sleeps hears late of its client's leave, and those of the other clients are there.
+        poll(lambda: 2 * self.streams() <= MAX_STREAMS, bound=60, what="the end of the crowd")
+        self.book.excused[503] = time.monotonic()
 
     def load(self, until: float, life: dict[str, Any]) -> None:
         """Let the clients go on until then, with a crowd at first."""
@@ -276,12 +283,19 @@ class Soak:
             life["loaded"].append(self.stats())
 
     def quiet(self, life: dict[str, Any]) -> None:
-        """Stop the clients, wait, and look."""
+        """Stop the clients, and look once no stream is open and all levels stand still."""
         with self.lock:
             self.going = False
         poll(lambda: not self.active, bound=60, what="the end of all visits")
-        time.sleep(QUIET)
-        life["quiet"].append(self.stats())
+        latest, since, last = time.monotonic() + 60, time.monotonic(), self.stats()
+        while time.monotonic() - since < STILL:
+            assert time.monotonic() < latest, f"the levels never stand still: {last}"
+            time.sleep(0.25)
+            now = self.stats()
+            if now.get("streams") != 0 or any(now.get(name) != last.get(name) for name in LEVELS):
+                since = time.monotonic()
+            last = now
+        life["quiet"].append(last)
 
     def live(self, end_of_life: float) -> None:
         life: dict[str, Any] = {"quiet": [], "loaded": []}
@@ -299,7 +313,7 @@ class Soak:
 
     def judge(self, first: dict[str, int], *others: dict[str, int]) -> None:
         """Note as faults what has grown between the quiet points of one life."""
-        for name in ("threads", "tasks", "descriptors"):
+        for name in LEVELS:
             most = max(other[name] for other in others)
             self.book.note(f"levels of {name}", f"{first[name]}, then {most}" * (most > first[name] + SPARE))
         last, allowed = others[-1]["resident"], first["resident"] * 1.1 + 5 * MEGABYTE

@@ -2,7 +2,7 @@
 
     /sync-function/events            the script `events`, written by a function that takes the stream
     /imperative/ten                  the script `ten`, through `environ["streamkit.stream"]`
-    /stats                           pid, threads, tasks, descriptors, memory of this process
+    /stats                           pid, threads, tasks, streams, descriptors, memory of this process
     /hold                            occupies the pooled threads that the server itself has
     /plain                           says that the server is there
 
@@ -31,6 +31,7 @@ import flask
 from starlette.responses import StreamingResponse as StarletteStream
 
 import streamkit
+from streamkit.engines.registry import open_streams
 
 from .wire import Ending
 
@@ -141,8 +142,9 @@ class Script:
 
 
 COMPLETE, TRUNCATED, ENDLESS = Ending.COMPLETE, Ending.TRUNCATED, None
-ERROR_EVENT = re.compile(rb"data: 0\n\nevent: error\ndata: .*\n\n")
-TICK_EVENTS = re.compile(rb"(data: tick\n\n)+(retry: \d+\n\n)?")  # it may be cut at shutdown, too
+# On a busy machine there may be a heartbeat after any event.
+ERROR_EVENT = re.compile(rb"data: 0\n\n(:\n)*event: error\ndata: .*\n\n")
+TICK_EVENTS = re.compile(rb"(data: tick\n\n(:\n)*)+(retry: \d+\n\n?)?")  # it may be cut at shutdown, too
 LIMIT = {"max_duration": 1.0}
 
 SCRIPTS: dict[str, Script] = {
@@ -231,6 +233,7 @@ def stats(tasks: int) -> bytes:
         "threads": len(os.listdir("/proc/self/task")) - of_anyio,
         "anyio": of_anyio,
         "tasks": tasks,
+        "streams": len(open_streams()),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "resident": resident,
     }

@@ -41,10 +41,10 @@ THREADS = 210  # the streams, and a few for ordinary requests
 AT_ONCE = 4  # servers asked side by side; most of the time each of them waits
 OPEN = {"events": 160, "text": 20, "flood": 1, "ten": 19}
 SMALL = {"receive_buffer": 64 * 1024}  # of who takes nothing
-FIRST = {"events": b"data: 0\n\n", "text": b"0\n", "ten": b"0\n"}  # what is read before the signal
 TEN = b"".join(b"%d\n" % number for number in range(10))
 WHOLE = {(TEN, Ending.COMPLETE)}
-FAREWELL = re.compile(rb"data: 0\n\nretry: (\d+)\n\n")
+# After a heartbeat no blank line follows: it could end an event.
+FAREWELL = re.compile(rb"data: 0\n\n(?P<beats>:\n)*retry: (?P<wait>\d+)\n(?(beats)|\n)")
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,12 @@ class Running:
         connection.ask("GET", path)
         return connection
 
+    def answering(self) -> set[int]:
+        """Workers that answer; one that is up need not listen yet."""
+        with ExitStack() as stack:
+            connections = [stack.enter_context(self.ask("/pid")) for _ in range(8 * self.kind.workers)]
+            return {int(connection.reply().body) for connection in connections}
+
     def handlers(self) -> Any:
         """The modules of the signal handlers that stand."""
         with self.ask("/signals") as connection:
@@ -138,6 +144,13 @@ def started(kind: Kind, directory: Path, **options: Any) -> Iterator[Running]:
         server = Running(kind, port, child, log, journal)
         up = "running" if "asgi_app" in kind.command else "imported"  # uvloop forgets earlier signals
         poll(lambda: len(server.pids(up)) >= kind.workers, bound=PATIENCE, what="the workers")
+        answered: set[int] = set()
+
+        def all_answer() -> bool:
+            answered.update(server.answering())
+            return len(answered) >= kind.workers
+
+        poll(all_answer, bound=PATIENCE, what="an answer of each worker")
         yield server
 
 
@@ -174,21 +187,22 @@ class Clients:
     def __init__(self, server: Running, stack: ExitStack) -> None:
         self.server, self.stack = server, stack
         self.open: dict[str, Connection] = {}
+        self.begun: dict[str, bytes] = {}  # what came up to the first chunk, and with it
 
     def begin(self, name: str, number: int) -> None:
         begun = {}
         options = SMALL if name == "flood" else {}
         for key in (f"{name}-{index}" for index in range(number)):
             begun[key] = self.stack.enter_context(self.server.ask(f"/{name}?key={key}", **options))
-        for connection in begun.values():
+        for key, connection in begun.items():
             if name != "flood":  # its client takes nothing
                 connection.head()
-                connection.read_until(b"0\n")
+                self.begun[key] = connection.read_until(b"0\n")
         self.open |= begun
 
     def end_of(self, key: str, signalled: float) -> End:
         """Read to the end, and close."""
-        connection, end = self.open.pop(key), End(FIRST.get(key.split("-")[0], b""))
+        connection, end = self.open.pop(key), End(self.begun.get(key, b""))
         try:
             if key.startswith("flood"):
                 connection.head()
@@ -276,7 +290,7 @@ def farewells(ends: dict[str, End]) -> set[int]:
     """The milliseconds after which these event streams, cleanly ended, are to be asked for again."""
     events = [end for key, end in ends.items() if key.startswith("events")]
     assert {end.ending for end in events} == {Ending.COMPLETE}, events
-    waits = [int(found[1]) for end in events if (found := FAREWELL.fullmatch(end.body))]
+    waits = [int(found["wait"]) for end in events if (found := FAREWELL.fullmatch(end.body))]
     assert len(waits) == len(events), events
     return set(waits)
 
