@@ -265,6 +265,26 @@ async def _writes_to_the_scope(scope: Scope, receive: Receive, send: Send) -> No
 
 asgi_scope: ASGIApp = streamkit.wrap(_writes_to_the_scope, kind="asgi")
 
+
+async def _writes_in_a_thread(scope: Scope, receive: Receive, send: Send) -> None:
+    stream = scope["streamkit.stream"]
+    stream.headers["Content-Type"] = TEXT
+    await asyncio.to_thread(push(scope["bench.ask"]), stream.sync)
+
+
+asgi_scope_sync: ASGIApp = streamkit.wrap(_writes_in_a_thread, kind="asgi")
+
+
+async def asgi_task_sync(scope: Scope, receive: Receive, send: Send) -> None:
+    ask = scope["bench.ask"]
+
+    async def producer(stream: Any) -> None:
+        await asyncio.to_thread(push(ask), stream.sync)
+
+    response: Any = streamkit.stream(producer)
+    await response(scope, receive, send)
+
+
 ASGI: dict[str, ASGIApp] = {
     "send": bare_send,
     "starlette-async": starlette_async,
@@ -274,6 +294,8 @@ ASGI: dict[str, ASGIApp] = {
     "function": asgi_function,
     "async-iterable": asgi_iterable,
     "scope": asgi_scope,
+    "scope.sync": asgi_scope_sync,
+    "task.sync": asgi_task_sync,
 }
 
 

@@ -141,6 +141,24 @@ def async_function(program: Program) -> Callable[[Any], Any]:
     return producer
 
 
+def synced_function(program: Program) -> Callable[[Any], Any]:
+    """An asynchronous producer that has a thread do its work."""
+
+    async def producer(stream: Any) -> None:
+        twin = stream.sync
+        work = asyncio.ensure_future(asyncio.to_thread(push, begun(program, twin), twin))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])  # the thread hears at its next write what has happened
+            error = work.exception()
+            if error is not None:
+                raise error from None
+            raise
+
+    return producer
+
+
 def iterable(program: Program) -> Run:
     return program()
 
@@ -209,6 +227,7 @@ class Shape:
     name: str
     build: Builder
     awaits: bool = False  # its stream's writes are awaited
+    synced: bool = False  # its producer is asynchronous, and a thread writes to the twin of its stream
     described: bool = False  # made by `streamkit.stream`
     has_stream: bool = True
 
@@ -246,6 +265,8 @@ SHAPES = [
     _described("wsgi", "thread-iterable", iterable, has_stream=False),
     _described("wsgi", "carried-function", function),
     _described("asgi", "task-async-iterable", async_iterable, has_stream=False, awaits=True),
+    _described("wsgi", "synced-function", synced_function, synced=True),
+    _described("asgi", "synced-function", synced_function, synced=True),
     Shape("wsgi-environ-write", partial(wsgi_stream, "auto")),
     Shape("wsgi-environ-thread", partial(wsgi_stream, "thread")),
     Shape("asgi-scope", partial(asgi_stream, False), awaits=True),

@@ -169,7 +169,7 @@ def test_an_engine_that_cannot_run_the_producer_is_unavailable(described: Serve)
     def program() -> Run:
         yield "x"
 
-    wrong = "thread" if described.shape.awaits else "task"
+    wrong = "thread" if described.shape.awaits or described.shape.synced else "task"
     answer = described(program, engine=wrong).finish()
     if described.shape.has_stream:
         assert isinstance(answer.error, EngineUnavailable)

@@ -29,7 +29,7 @@ def described(request: pytest.FixtureRequest) -> Iterator[Serve]:
     yield from serving(request.param)
 
 
-@pytest.fixture(params=SYNC_FUNCTIONS, ids=str)
+@pytest.fixture(params=[shape for shape in SYNC_FUNCTIONS if not shape.synced], ids=str)
 def synced(request: pytest.FixtureRequest) -> Iterator[Serve]:
     yield from serving(request.param)
 

@@ -232,7 +232,7 @@ def test_an_async_resource_serves_an_async_producer(described: Serve) -> None:
         yield "x"
 
     answer = described(program, resources=[resource()]).finish()
-    if described.shape.awaits:
+    if described.shape.awaits or described.shape.synced:
         assert (answer.body, answer.complete, answer.error) == (b"x", True, None)
         assert until(lambda: len(events) == 3)
         assert events == ["open", "begun", "closed"]

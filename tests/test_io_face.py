@@ -43,12 +43,21 @@ def body_of(synced: Serve) -> Callable[[Callable[[Any], object]], bytes]:
     """What arrives when a function has written to the stream."""
 
     def written(write: Callable[[Any], object]) -> bytes:
+        raised: list[BaseException | None] = []
+
         def program(stream: Any) -> Run:
-            write(stream)
+            try:
+                write(stream)
+            except BaseException as error:
+                raised.append(error)
+                raise
+            raised.append(None)
             yield from ()
 
         answer = synced(program, content_type="application/octet-stream").finish()
         assert (answer.complete, answer.error) == (True, None)
+        assert until(lambda: raised), "whoever closes early may go on for a while"
+        assert raised == [None]
         return answer.body
 
     return written

@@ -152,6 +152,7 @@ class AsyncResponseStream(BaseStream):
 
     _awaits_hooks = True
     _senders: Any = frozenset()  # the tasks of a twin's writes that are under way
+    _is_cut = False  # by a twin, of which the loop may not have heard yet
 
     @abstractmethod
     def write(self, data: Chunk, /) -> Awaitable[int]:
@@ -176,6 +177,10 @@ class AsyncResponseStream(BaseStream):
     @abstractmethod
     async def wait_finished(self, timeout: float | None = None) -> bool:
         """Wait for the end (all was handed over, or never will be); whether it has come."""
+
+    def _put_from_thread(self, data: Chunk) -> int | None:
+        """`write` for a twin, on another thread; None where it has to be done on the loop."""
+        return None
 
     @property
     def sync(self) -> ResponseStream:

@@ -14,12 +14,12 @@ from ..core.commit import State, after
 from ..core.framing import Body, frame
 from ..core.headers import STREAMING_TYPES, finished, media_type_of, value_of
 from ..core.request import Fields, fields_of
-from ..errors import ClientDisconnected, ProtocolViolation, TooManyStreams
+from ..errors import ClientDisconnected, ProtocolViolation, StreamClosed, TooManyStreams
 from ..syntax import check_status
 from ..types import Message
 from .clock import loop_clock
 from .coded import CodedSend
-from .ending import outcome_of, run_commit_hooks, settle_async
+from .ending import outcome_of, report_async, run_commit_hooks, settle_async
 from .messages import (
     body_message,
     encoded,
@@ -205,19 +205,45 @@ class Cared(Tended):
         self._tail = chunk[-2:]
         if self.spool is not None:
             await spooled(self.spool, chunk)
-        else:
-            self._busy = True
-            try:
-                await self.server_send(body_message(chunk, more=more))
-            except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
-                self._gone(error)
-                return
-            finally:
-                self._busy = False
+        elif not await self._give(chunk, more=more):
+            return
         self._sent += len(chunk)
         self._turns += 1
         if not self._turns % TURNS:
             await asyncio.sleep(0)
+
+    async def _give(self, chunk: bytes, *, more: bool) -> bool:
+        """Send a message with the chunk; False if the client is gone, which nobody minds."""
+        self._busy = True
+        try:
+            await self.server_send(body_message(chunk, more=more))
+        except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
+            self._gone(error)
+            return False
+        finally:
+            self._busy = False
+        return True
+
+    async def _send_crossed(self, chunk: bytes) -> bool:
+        """Send what a worker thread has written; False if it was dropped on purpose."""
+        if self._abort is not None:
+            return False
+        if not self._connected:
+            if self.ignore_disconnect:
+                return False
+            raise ClientDisconnected
+        self._tail = chunk[-2:]
+        return await self._give(chunk, more=True)
+
+    def _must_wait(self) -> bool:
+        """Whether a worker thread still has a client to wait for; raises if nothing more will be taken."""
+        if self._abort is not None:
+            raise StreamClosed(f"the stream was ended during the write: {self._abort}")
+        if not self._connected and not self.ignore_disconnect:
+            raise ClientDisconnected
+        if self._ending is not None and self._connected:
+            raise self._ending
+        return self._connected
 
     async def _write_through(self, chunk: bytes) -> int:
         """The way of almost every chunk: nothing to check but the connection."""
@@ -253,20 +279,35 @@ class Cared(Tended):
         self._ended = True
         if self._inbox is not None:
             self._inbox.stop()
-        await self._beaten()
-        if how == "finish" and self._connected and self.phase in (OWN, CARED):
-            try:
-                if self.spool is not None:
-                    await self._send_spool()
-                else:
-                    await self.server_send(body_message(b"", more=False))
-            except OSError:  # "raise an OSError if the client is gone" -- ASGI 2.4
-                self._connected = False
+        failure = await self._send_end(how)
+        if failure is not None:
+            how = "abort"
+            if self._error is None:
+                self._error, self._failed = failure, True  # `conclude` raises it
+                if self._failure is None:
+                    await report_async(self, failure)
         if self.phase == CARED:
             self.phase = DROPPING  # `close` came before the application's own end
         if self._state is State.COMMITTED:
             self._state = after(self._state, how)
         await settle_async(self, outcome_of(self))
+
+    async def _send_end(self, how: Any) -> Exception | None:
+        """Send what is left, and the end of a body that has a good one; what the server has raised."""
+        try:
+            if self._crossing is not None:
+                await self._crossing.empty()
+            await self._beaten()
+            if how == "finish" and self._connected and self.phase in (OWN, CARED):
+                if self.spool is not None:
+                    await self._send_spool()
+                else:
+                    await self.server_send(body_message(b"", more=False))
+        except OSError:  # "raise an OSError if the client is gone" -- ASGI 2.4
+            self._connected = False
+        except Exception as failure:
+            return failure
+        return None
 
 
 async def nothing() -> None:

@@ -11,6 +11,7 @@ so a reader that was dropped is reclaimed and the producer told.
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 
 from ..core.commit import State, after
@@ -58,14 +59,18 @@ class Channel(Reading):
         self._direct = held_or_sent and self._limit is None and self._connected
 
     def _append(self, chunk: bytes) -> None:
+        """Take the chunk, and tell the reader; the mutex is held."""
+        self._hold(chunk)
+        if self._wake is not None:
+            self._wake_reader()
+
+    def _hold(self, chunk: bytes) -> None:
         """Take the chunk; the mutex is held."""
         size = len(chunk)
         self._chunks.append(chunk)
         self._room -= size
         if self._limit is not None:
             self._accepted += size
-        if self._wake is not None:
-            self._wake_reader()
 
     def _must_wait(self) -> bool:
         """Whether the writer waits for the reader; raises if it never will read. The mutex is held."""
@@ -76,6 +81,18 @@ class Channel(Reading):
         if self._ending is not None and self._connected:
             raise self._ending
         return self._room < 0 and self._connected
+
+    def _wait_on_thread(self) -> None:
+        """Wait until the reader has taken some; the mutex is held before and after."""
+        while self._must_wait():
+            turn = threading.Lock()
+            turn.acquire()
+            self._writers += (turn.release,)
+            self._mutex.release()
+            try:
+                turn.acquire()
+            finally:
+                self._mutex.acquire()
 
     def _claim(self, outcome: Outcome) -> bool:
         with self._mutex:

@@ -17,11 +17,13 @@ from ..errors import (
     StreamEnded,
     TooManyStreams,
 )
+from .crossing import Crossing
 from .ending import (
     ASGI_LOG,
     fail_async,
     finished,
     forget,
+    is_caused_by,
     is_end_of,
     is_leave,
     last_words,
@@ -56,6 +58,8 @@ class Concluding(Relay):
             for beside in self._beside:
                 await asyncio.wait([beside])
                 _hear_of_leave(beside)
+            if self._crossing is not None:
+                error = await self._crossed(self._crossing, error)
             await self._conclude(error)
         except asyncio.CancelledError:
             if self._outcome is None:  # amid its last words, or while they were sent
@@ -66,10 +70,27 @@ class Concluding(Relay):
             self.scope = None
             if self._inbox is not None:
                 self._inbox.stop()
+            if self._crossing is not None:
+                self._crossing.cut()
+                self._crossing = None  # it holds the stream, and must not be held by it
             if self._heading is not None:
                 _hear_of_leave(self._heading)
             if self.spool is not None:
                 self.spool.close()
+
+    async def _crossed(self, crossing: Crossing, error: BaseException | None) -> BaseException | None:
+        """Have sent what worker threads have written; what the application has to answer for then."""
+        is_told_to_stop = isinstance(error, (asyncio.CancelledError, GeneratorExit))
+        if is_told_to_stop and not (self._cut_off and self._connected):
+            return error
+        try:
+            await crossing.empty()
+        except Exception as fault:
+            if error is None:
+                return fault
+            if not is_caused_by(error, fault):
+                log_error(self, "the server took no more of what worker threads had written", fault)
+        return error
 
     async def _conclude(self, error: BaseException | None) -> None:
         if self._ending is not None and self._connected:

@@ -90,7 +90,7 @@ def is_leave(stream: BaseStream, error: BaseException | None) -> bool:
     return False
 
 
-def _is_caused_by(error: BaseException | None, cause: BaseException) -> bool:
+def is_caused_by(error: BaseException | None, cause: BaseException) -> bool:
     seen = 0
     while error is not None and seen < 20:
         if error is cause:
@@ -143,7 +143,7 @@ def said_after(tail: bytes, said: bytes) -> bytes:
 def is_end_of(stream: BaseStream, error: BaseException | None) -> bool:
     """Whether this error says, to whoever wrote, that the stream was ended early, or refused."""
     ending = stream._ending or getattr(stream, "_refusal", None)
-    return ending is not None and _is_caused_by(error, ending)
+    return ending is not None and is_caused_by(error, ending)
 
 
 def _completion(stream: BaseStream, error: BaseException) -> tuple[bytes | str | None, bool]:

@@ -229,7 +229,8 @@ class AsyncPull:
                     stream._hand_over(sent)
                     return sent
             await self._write(chunk)
-        return stream._take()
+        with stream._mutex:
+            return stream._take()
 
     async def _advance(self) -> None:
         """One step, by way of the stream, which the first chunk commits."""

@@ -25,6 +25,7 @@ from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import (
     ClientDisconnected,
     StreamAborted,
+    StreamClosed,
     StreamError,
     TooManyStreams,
 )
@@ -32,6 +33,7 @@ from ..types import Chunk
 from .async_twin import AsyncTwin
 from .clock import loop_clock
 from .concluding import Concluding
+from .crossing import Crossing
 from .ending import (
     run_commit_hooks,
 )
@@ -97,6 +99,8 @@ class ScopeStream(Concluding):
         if self.phase == CARRIED and self._carrier() is None:
             self._take_back()
             self.phase = NEW
+        if self.scope is None:
+            raise StreamClosed("cannot write to a closed stream") if self._connected else ClientDisconnected()
         if self.phase != NEW:
             raise StreamError("this request is already answered by another stream or by messages of its own")
         if self._committing:
@@ -177,6 +181,8 @@ class ScopeStream(Concluding):
         return self._write(data)
 
     async def _write(self, data: Chunk) -> int:
+        if self._crossing is not None:
+            await self._crossing.empty()
         chunk = data if type(data) is bytes else self._encode(data)
         size = len(chunk)
         if self._head is None or self._heading is not None:
@@ -189,8 +195,21 @@ class ScopeStream(Concluding):
             if self._limit is not None:
                 self._accepted += size
             await self._hand_over(chunk)
-        self._direct = self._limit is None and self._body is Body.STREAM
+        self._direct = is_direct = self._limit is None and self._body is Body.STREAM
+        if self._crossing is not None:  # whoever writes on the loop has to wait for the threads
+            self._direct = False
+            self._crossing.is_open = is_direct
         return size
+
+    def _put_from_thread(self, data: Chunk) -> int | None:
+        crossing = self._crossing
+        if crossing is None:
+            return None
+        if type(data) is bytes:
+            chunk = data
+        else:
+            chunk = self._utf8(data) if isinstance(data, str) else self._encode(data)
+        return len(chunk) if chunk and crossing.put(chunk) else None
 
     def close(self) -> Awaitable[None]:
         if self.closed:
@@ -235,6 +254,8 @@ class ScopeStream(Concluding):
             self._abort = self._error = StreamAborted(reason)
             self._state = after(self._state, "abort")
             self._direct = False
+            if self._crossing is not None:
+                self._crossing.cut()  # nobody takes it any more, and a client that is slow is not waited for
             if self.phase in (NEW, HELD):
                 self.phase = OWN  # what the application sends instead is dropped
 
@@ -271,7 +292,13 @@ class ScopeStream(Concluding):
 
     @property
     def sync(self) -> ResponseStream:
-        return Twin(self, self._loop())
+        loop = self._loop()
+        if self._crossing is None:
+            crossing = Crossing(self, loop, self.options.high_water)
+            crossing.is_open = self._direct and self.phase == OWN
+            self.__dict__.setdefault("_crossing", crossing)
+        self._direct = False
+        return Twin(self, loop)
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         """The loop of this request, asked for on it or from one of its worker threads."""
@@ -291,7 +318,16 @@ class ScopeStream(Concluding):
 
     def tell(self) -> int:
         """Bytes written so far."""
-        return self._sent
+        crossing = self._crossing
+        if crossing is None:
+            return self._sent
+        with crossing.mutex:
+            return self._sent + crossing.size
+
+    @property
+    def tail(self) -> bytes:
+        crossing = self._crossing
+        return crossing.tail if crossing is not None and crossing.size else self._tail
 
     def _hooks(self, name: Any) -> Any:
         self.touched = True

@@ -20,7 +20,7 @@ from ..core.commit import State
 from ..core.framing import Request
 from ..core.response import StreamingResponse
 from ..core.stream import ResponseStream
-from ..errors import StreamEnded, StreamError
+from ..errors import ClientDisconnected, StreamEnded, StreamError
 from ..options import Options
 from ..types import Chunk
 from .channel import Channel
@@ -95,6 +95,26 @@ class LoopStream(Channel, LoopWaits):
                 full = self._room < 0
         return self._wait_for_room(size) if full else ready(size, self._ready, self._loop)
 
+    def _put_from_thread(self, data: Chunk) -> int | None:
+        if self._head is None or self._early:
+            return None
+        chunk = data if type(data) is bytes else self._encode(data)
+        with self._mutex:
+            if self._bom and isinstance(data, str):
+                chunk = self._encode(data)
+            size = len(chunk)
+            if self._admits(size):
+                self._direct = False  # from now on whoever writes on the loop takes the mutex too
+                self._hold(chunk)
+                self._call_reader()
+                if self._room < 0:
+                    self._wait_on_thread()
+        return size
+
+    def _call_reader(self) -> None:
+        """Tell the reader that there is something, from any thread; the mutex is held."""
+        self._wake_reader()
+
     async def _wait_for_room(self, size: int) -> int:
         """Wait until the reader has taken some."""
         while True:
@@ -153,9 +173,9 @@ class LoopStream(Channel, LoopWaits):
             returned = True
         finally:
             self._committing = self._committer = None
-            early, self._early = self._early, ()
             if returned:
-                self._put_early(early)
+                self._put_early(self._early)
+            self._early = ()
             committing.set_result(returned)
 
     def close(self) -> Awaitable[None]:
@@ -197,9 +217,9 @@ class LoopStream(Channel, LoopWaits):
 
 
 class TaskStream(LoopStream):
-    """Producer and reader on one loop: nothing is shared between threads."""
+    """Producer and reader on one loop: nothing is shared between threads, unless a twin writes."""
 
-    __slots__ = ("_loop", "_ready")
+    __slots__ = ("_called", "_loop", "_ready")
 
     def __init__(
         self,
@@ -212,8 +232,9 @@ class TaskStream(LoopStream):
         super().__init__(options, request, log, response, high_water)
         self._loop = loop = asyncio.get_running_loop()
         self._ready = ready_on(loop)
+        self._called = False  # a thread has called the reader, which has not heard it yet
 
-    # Nobody else wants it, and of all that can stand in a `with` it costs least.
+    # Almost nobody else wants it, and of all that can stand in a `with` it costs least.
     _new_mutex = staticmethod(cast("Callable[[], threading.Lock]", _thread.RLock))
 
     def end_soon(self, ending: StreamEnded) -> None:
@@ -234,6 +255,21 @@ class TaskStream(LoopStream):
             self._wake = None
             if not parked.done():
                 parked.set_result(None)
+
+    def _call_reader(self) -> None:
+        # Whether it is parked only its own thread can tell, which parks without the mutex.
+        if not self._called:
+            self._called = True
+            try:
+                self._loop.call_soon_threadsafe(self._answer_call)
+            except RuntimeError:  # the loop was closed under its request: nobody reads any more
+                self._connected = False
+                raise ClientDisconnected from None
+
+    def _answer_call(self) -> None:
+        with self._mutex:
+            self._called = False
+            self._wake_reader()
 
     def until_next(self) -> asyncio.Future[None] | None:
         if self._chunks or self._done or not self._connected:

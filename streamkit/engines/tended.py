@@ -12,6 +12,7 @@ from ..errors import ClientDisconnected, StreamEnded
 from ..options import Options
 from ..types import Message, Receive, Scope, Send
 from .care import heartbeat_of, is_past, out_of_time, silence_of, taken_for_gone, wants_heartbeat
+from .crossing import Crossing
 from .ending import ASGI_LOG
 from .handed import Handing
 from .inbox import Inbox
@@ -56,6 +57,7 @@ class Tended(Handing, LoopWaits):
     _ended: bool = False
     _turns: int = 0
     _sent: int = 0
+    _crossing: Crossing | None = None  # what worker threads have written, on its way to the loop
     _direct: bool = False  # a chunk of bytes needs no further check
     _committing: bool = False
     _heading: asyncio.Task[None] | None = None  # sends the head beside the application
@@ -93,12 +95,12 @@ class Tended(Handing, LoopWaits):
         if is_past(self, now):
             self.end_early(out_of_time(self))
         silence = silence_of(self, self._sent, now)
-        if not silence or self.closed:
+        if not silence:
             return
-        if self._busy:
+        if self._busy or (self._crossing is not None and self._crossing.size):
             if silence >= self.options.write_timeout:
                 self.give_up(taken_for_gone(self))
-        elif wants_heartbeat(self, silence) and self.connected and self._ending is None:
+        elif not self.closed and wants_heartbeat(self, silence) and self.connected and self._ending is None:
             self.beat()
 
     def beat(self) -> None:

@@ -55,7 +55,7 @@ class ThreadStream(Channel, ThreadWaits):
                         self._wake = None
                         wake()
                     if room < 0:
-                        self._wait_for_room()
+                        self._wait_on_thread()
                     return size
         return self._write(data)
 
@@ -78,7 +78,7 @@ class ThreadStream(Channel, ThreadWaits):
             if self._admits(size):
                 self._append(chunk)
                 if self._room < 0:
-                    self._wait_for_room()
+                    self._wait_on_thread()
         return size
 
     def _commit_with(self, chunk: bytes, size: int) -> bool:
@@ -94,20 +94,8 @@ class ThreadStream(Channel, ThreadWaits):
                 self._wake_reader()
                 reached(self, "_when_committed")
             if self._room < 0:
-                self._wait_for_room()
+                self._wait_on_thread()
         return True
-
-    def _wait_for_room(self) -> None:
-        """Wait until the reader has taken some; the mutex is held before and after."""
-        while self._must_wait():
-            turn = threading.Lock()
-            turn.acquire()
-            self._writers += (turn.release,)
-            self._mutex.release()
-            try:
-                turn.acquire()
-            finally:
-                self._mutex.acquire()
 
     def commit(self) -> None:
         if self._head is not None:

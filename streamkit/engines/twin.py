@@ -4,8 +4,9 @@
         csv.writer(stream).writerow(...)
     await run_in_threadpool(export, scope["streamkit.stream"].sync)
 
-Rule: each call is carried over to the stream's own loop and waited for, so order and
-backpressure are the stream's. On that loop's own thread it would wait for itself: refused.
+Rule: a chunk is left to the stream, as by a producer's own thread; whatever else it takes is
+carried over to the stream's loop and waited for. So order and backpressure are the stream's. On
+that loop's own thread a call would wait for itself: refused.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from .pool import pool
 from .thread import NOT_IN_HOOK
 
 Result = TypeVar("Result")
+
+_ON_LOOP = "`.sync` is for worker threads: on the event loop, await the stream itself"
 
 
 class _Hooking(threading.local):
@@ -51,7 +54,7 @@ class Twin(Mirror, ResponseStream):
     def _wait_for(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         if loop_of_this_thread() is self._loop:
             coroutine.close()
-            raise StreamError("`.sync` is for worker threads: on the event loop, await the stream itself")
+            raise StreamError(_ON_LOOP)
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def _send(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
@@ -62,7 +65,11 @@ class Twin(Mirror, ResponseStream):
         return self._wait_for(coroutine)
 
     def write(self, data: Chunk, /) -> int:
-        return self._send(self._write(data))
+        if loop_of_this_thread() is self._loop:
+            raise StreamError(_ON_LOOP)
+        origin = self._origin
+        size = None if origin._is_cut else origin._put_from_thread(data)
+        return self._send(self._write(data)) if size is None else size
 
     async def _write(self, data: Chunk) -> int:
         origin, task = self._origin, asyncio.current_task()
@@ -77,6 +84,9 @@ class Twin(Mirror, ResponseStream):
             origin._senders.discard(task)
 
     def commit(self) -> None:
+        if self._origin._head is not None:
+            return  # every `flush` comes here
+
         async def commit() -> None:
             await self._origin.commit()
 
@@ -89,6 +99,7 @@ class Twin(Mirror, ResponseStream):
         self._send(close())
 
     def abort(self, reason: object = None) -> None:
+        self._origin._is_cut = True  # whatever is written from now on comes to the loop after this
         self._loop.call_soon_threadsafe(self._origin.abort, reason)
 
     def wait_committed(self, timeout: float | None = None) -> bool:
