@@ -152,7 +152,6 @@ class AsyncResponseStream(BaseStream):
 
     _awaits_hooks = True
     _senders: Any = frozenset()  # the tasks of a twin's writes that are under way
-    _is_cut = False  # by a twin, of which the loop may not have heard yet
 
     @abstractmethod
     def write(self, data: Chunk, /) -> Awaitable[int]:
@@ -181,6 +180,9 @@ class AsyncResponseStream(BaseStream):
     def _put_from_thread(self, data: Chunk) -> int | None:
         """`write` for a twin, on another thread; None where it has to be done on the loop."""
         return None
+
+    def _hear_from_thread(self) -> None:
+        """A twin has something to say on the loop: what is written from now on comes after it."""
 
     @property
     def sync(self) -> ResponseStream:

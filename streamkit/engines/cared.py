@@ -232,7 +232,6 @@ class Cared(Tended):
             if self.ignore_disconnect:
                 return False
             raise ClientDisconnected
-        self._tail = chunk[-2:]
         return await self._give(chunk, more=True)
 
     def _must_wait(self) -> bool:

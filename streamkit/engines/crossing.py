@@ -12,6 +12,7 @@ import asyncio
 import threading
 from typing import Any, Protocol
 
+from ..core.commit import State
 from ..errors import ClientDisconnected
 from .reading import Wake
 from .ready import turn
@@ -21,8 +22,12 @@ from .task import keep
 class Origin(Protocol):
     """The stream that threads write to, as far as it is asked here."""
 
+    _connected: bool
+    _ending: Any
     _senders: Any
     _sent: int
+    _state: State
+    _tail: bytes
 
     def _admits(self, size: int) -> bool: ...
 
@@ -38,7 +43,7 @@ class Crossing:
 
     __slots__ = (
         "_chunks", "_high_water", "_is_cut", "_loop", "_origin", "_task", "_underway", "_writers", "error",
-        "is_open", "mutex", "size", "tail",
+        "is_open", "mutex", "size",
     )  # fmt: skip
 
     def __init__(self, origin: Origin, loop: asyncio.AbstractEventLoop, high_water: int) -> None:
@@ -48,7 +53,6 @@ class Crossing:
         self.mutex = threading.Lock()  # no application and no server is called under it
         self.is_open = False  # a chunk of bytes needs no look at the head
         self.size = 0  # bytes that were written, and are not yet with the server
-        self.tail = b""  # the last two of them
         self.error: Exception | None = None  # of a send: what follows it would stand behind a hole
         self._chunks: list[bytes] = []
         self._underway = False  # the task is at work, or called for
@@ -63,24 +67,41 @@ class Crossing:
         with self.mutex:
             if not self.is_open:
                 return False
-            if not self._origin._admits(len(chunk)):
+            origin = self._origin
+            # What `_admits` asks of a stream that this is open for, written out.
+            is_fine = origin._state is State.COMMITTED and origin._connected and origin._ending is None
+            if not is_fine and not origin._admits(len(chunk)):
                 return True
             self._chunks.append(chunk)
-            self.size += len(chunk)
-            self.tail = chunk[-2:]
+            size = self.size = self.size + len(chunk)
             if not self._underway:
-                self._underway = True  # before the loop looks
-                try:
-                    self._loop.call_soon_threadsafe(self._begin)
-                except RuntimeError:  # the loop was closed under its request: nobody sends any more
-                    self.is_open = False
-                    raise ClientDisconnected from None
-            while self.size > self._high_water and self._origin._must_wait():
-                self._wait()
-                if self._is_cut:
-                    self._origin._must_wait()  # it may know better why
-                    raise self.error or ClientDisconnected()
+                self._call()
+            if size > self._high_water:
+                self._wait_for_room()
         return True
+
+    @property
+    def tail(self) -> bytes:
+        """The last two bytes of what was written."""
+        with self.mutex:
+            return self._chunks[-1][-2:] if self._chunks else self._origin._tail
+
+    def _call(self) -> None:
+        """Have the task begin; the mutex is held."""
+        self._underway = True  # before the loop looks
+        try:
+            self._loop.call_soon_threadsafe(self._begin)
+        except RuntimeError:  # the loop was closed under its request: nobody sends any more
+            self.is_open = False
+            raise ClientDisconnected from None
+
+    def _wait_for_room(self) -> None:
+        """Wait until the client has taken enough; the mutex is held before and after."""
+        while self.size > self._high_water and self._origin._must_wait():
+            self._wait()
+            if self._is_cut:
+                self._origin._must_wait()  # it may know better why
+                raise self.error or ClientDisconnected()
 
     def _wait(self) -> None:
         """Wait until the task has sent some; the mutex is held before and after."""
@@ -121,7 +142,10 @@ class Crossing:
         with self.mutex:
             chunks, self._chunks = self._chunks, []
             self._underway = bool(chunks)
-        return b"".join(chunks) if chunks else None
+            if not chunks:
+                return None
+            self._origin._tail = chunks[-1][-2:]
+        return b"".join(chunks)
 
     def _note(self, size: int, is_sent: bool) -> None:
         with self.mutex:

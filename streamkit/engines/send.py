@@ -211,6 +211,10 @@ class ScopeStream(Concluding):
             chunk = self._utf8(data) if isinstance(data, str) else self._encode(data)
         return len(chunk) if chunk and crossing.put(chunk) else None
 
+    def _hear_from_thread(self) -> None:
+        if self._crossing is not None:
+            self._crossing.is_open = False
+
     def close(self) -> Awaitable[None]:
         if self.closed:
             return DONE
@@ -327,7 +331,7 @@ class ScopeStream(Concluding):
     @property
     def tail(self) -> bytes:
         crossing = self._crossing
-        return crossing.tail if crossing is not None and crossing.size else self._tail
+        return self._tail if crossing is None else crossing.tail
 
     def _hooks(self, name: Any) -> Any:
         self.touched = True

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
@@ -65,10 +66,10 @@ class Twin(Mirror, ResponseStream):
         return self._wait_for(coroutine)
 
     def write(self, data: Chunk, /) -> int:
-        if loop_of_this_thread() is self._loop:
+        # Most threads have no loop at all, which costs least to ask.
+        if _get_running_loop() is not None and loop_of_this_thread() is self._loop:
             raise StreamError(_ON_LOOP)
-        origin = self._origin
-        size = None if origin._is_cut else origin._put_from_thread(data)
+        size = self._origin._put_from_thread(data)
         return self._send(self._write(data)) if size is None else size
 
     async def _write(self, data: Chunk) -> int:
@@ -99,7 +100,7 @@ class Twin(Mirror, ResponseStream):
         self._send(close())
 
     def abort(self, reason: object = None) -> None:
-        self._origin._is_cut = True  # whatever is written from now on comes to the loop after this
+        self._origin._hear_from_thread()
         self._loop.call_soon_threadsafe(self._origin.abort, reason)
 
     def wait_committed(self, timeout: float | None = None) -> bool:
