@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from driving import PATIENCE, until
-from twinned import CHUNK, PIECES, answer_to, server_for, server_of, ways, write_all
+from twinned import CHUNK, PIECES, answer_to, request_by, server_for, server_of, ways, write_all
 
 import streamkit
 from streamkit import BodyTooLong, ClientDisconnected, StreamAborted, StreamClosed, UnsupportedData
-from streamkit.engines.task import LoopStream
+from streamkit.core.commit import State
+from streamkit.engines.task import LoopStream, TaskStream
 
 
 @ways
@@ -298,3 +299,57 @@ def test_an_archive_is_written_in_a_thread(way: str) -> None:
     with zipfile.ZipFile(io.BytesIO(answer_to(way, job, content_type="application/zip").body)) as file:
         assert file.testzip() is None
         assert [file.read(f"{number}.txt") for number in range(50)] == [PIECES[n + 2] * 50 for n in range(50)]
+
+
+def test_a_thread_does_not_overtake_a_stream_of_the_applications_own() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        def job(twin: Any) -> None:
+            for number in range(20):
+                twin.write(b"%d " % number)
+                if number == 5:
+                    twin.wait_committed(0)  # visits the loop: what follows is behind what is being sent
+
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"A ", "more_body": True})
+        await asyncio.to_thread(job, scope["streamkit.stream"].sync)
+        await send({"type": "http.response.body", "body": b"B", "more_body": True})
+        await send({"type": "http.response.body"})
+
+    bodies: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(0.01)
+        bodies.append(message.get("body", b""))
+
+    request_by(streamkit.wrap(app, kind="asgi"), send)
+    assert b"".join(bodies) == b"A " + b"".join(b"%d " % number for number in range(20)) + b"B"
+
+
+def test_a_thread_sees_none_of_a_head_or_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_fixing, has_written = threading.Event(), threading.Event()
+    fix = TaskStream._fix_head
+
+    def slowly(stream: Any) -> None:
+        stream._state = State.COMMITTED  # which is what it begins with
+        is_fixing.set()
+        has_written.wait(0.3)  # as long as it takes where the thread sees it
+        stream._state = State.STARTED
+        fix(stream)
+
+    monkeypatch.setattr(TaskStream, "_fix_head", slowly)
+
+    async def producer(stream: Any) -> None:
+        def job(twin: Any) -> None:
+            assert is_fixing.wait(PATIENCE)
+            twin.write(b"x" * 50)
+            has_written.set()
+
+        thread = threading.Thread(target=job, args=(stream.sync,))
+        thread.start()
+        await stream.write(b"x" * 50)
+        await asyncio.to_thread(thread.join, PATIENCE)
+
+    with server_for("task", producer, {"content_length": 100}) as server:
+        answer = server.request().finish()
+    assert (answer.body, answer.complete, answer.error) == (b"x" * 100, True, None)

@@ -4,71 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from driving import PATIENCE, until
-from twinned import CHUNK, nothing, producer_of, scope_app, server_for, write_all
+from twinned import (
+    CHUNK,
+    SCOPE,
+    Told,
+    error_of_writes,
+    failing,
+    nothing,
+    producer_of,
+    request_by,
+    scope_app,
+    sending,
+    server_for,
+    take,
+    write_all,
+)
 
 from streamkit import ClientDisconnected
-
-Send = Callable[[Any], Awaitable[None]]
-SCOPE = {"type": "http", "http_version": "1.1", "method": "GET", "path": "/", "headers": []}
-
-
-def request_by(app: Any, send: Send) -> None:
-    """One request to an application, whose server sends in this way."""
-
-    async def main() -> None:
-        await asyncio.wait_for(app({**SCOPE}, asyncio.Event().wait, send), PATIENCE)
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left or not (await asyncio.wait(left, timeout=PATIENCE))[1]
-
-    asyncio.run(main())
-
-
-def sending(after: int, then: Callable[[], Awaitable[None]]) -> Send:
-    """Take so many messages of the body; `then` is awaited with each that follows."""
-    bodies = 0
-
-    async def send(message: Any) -> None:
-        nonlocal bodies
-        bodies += message["type"] == "http.response.body"
-        if bodies > after:
-            await then()
-
-    return send
-
-
-def failing(error: BaseException) -> Callable[[], Awaitable[None]]:
-    async def fail() -> None:
-        raise error
-
-    return fail
-
-
-def error_of_writes(twin: Any) -> BaseException:
-    """What a thread that goes on writing is told in the end."""
-    while True:
-        try:
-            twin.write(CHUNK)
-        except Exception as error:
-            return error
-
-
-class Told:
-    """What the hooks of a stream were told."""
-
-    def __init__(self) -> None:
-        self.errors: list[BaseException] = []
-        self.outcomes: list[str] = []
-        self.options = {
-            "on_error": lambda stream, error: self.errors.append(error),
-            "on_finish": lambda stream: self.outcomes.append(stream.outcome),
-        }
+from streamkit.errors import StreamError
 
 
 def test_a_send_that_fails_is_told_to_each_further_write() -> None:
@@ -121,27 +81,6 @@ def test_a_send_that_fails_behind_the_last_write_fails_the_stream(end: str) -> N
     error, told = RuntimeError("the server says so"), Told()
     with pytest.raises(RuntimeError, match="the server says so"):
         request_by(scope_app(producer_of(job, after), {"options": told.options}), sending(1, failing(error)))
-    assert (told.errors, told.outcomes) == ([error], ["failed"])
-
-
-@pytest.mark.parametrize("end", ["return", "close", "close, not awaited", "twin.close"])
-def test_an_end_that_the_server_does_not_take_fails_the_stream(end: str) -> None:
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            raise error
-
-    async def producer(stream: Any) -> None:
-        await stream.write(b"first")
-        if end == "close":
-            await stream.close()
-        elif end == "close, not awaited":
-            stream.close()
-        elif end == "twin.close":
-            await asyncio.to_thread(stream.sync.close)
-
-    error, told = RuntimeError("the server says so"), Told()
-    with pytest.raises(RuntimeError, match="the server says so"):
-        request_by(scope_app(producer, {"options": told.options}), send)
     assert (told.errors, told.outcomes) == ([error], ["failed"])
 
 
@@ -302,5 +241,46 @@ def test_a_first_write_after_the_request_was_cancelled_finds_the_client_gone() -
     asyncio.run(main())
 
 
-async def take(*message: Any) -> None:
-    """A server's `send` that has no opinion."""
+def test_a_send_that_the_server_cancels_leaves_no_hole() -> None:
+    heard: list[BaseException] = []
+    is_cancelled = threading.Event()
+
+    async def send(message: Any) -> None:
+        if CHUNK in message.get("body", b"") and not is_cancelled.is_set():
+            is_cancelled.set()
+            raise asyncio.CancelledError
+
+    def job(twin: Any) -> None:
+        twin.write(b"first")
+        twin.write(CHUNK)
+        assert is_cancelled.wait(PATIENCE)
+        with pytest.raises(StreamError, match="cancelled") as caught:
+            twin.write(b"")
+        heard.append(caught.value)
+        raise caught.value
+
+    with pytest.raises(StreamError, match="cancelled"):
+        request_by(scope_app(producer_of(job, nothing), {}), send)
+    assert len(heard) == 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin eagerly from CPython 3.12 on")
+def test_a_client_that_takes_nothing_is_given_up_where_tasks_begin_eagerly() -> None:
+    heard: list[BaseException] = []
+
+    async def send(message: Any) -> None:
+        if CHUNK in message.get("body", b""):
+            await asyncio.Event().wait()
+
+    def job(twin: Any) -> None:
+        twin.write(b"first")
+        heard.append(error_of_writes(twin))
+
+    app = scope_app(producer_of(job, nothing), {"options": {"write_timeout": 0.3}})
+
+    async def eager(scope: Any, receive: Any, send: Any) -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        await app(scope, receive, send)
+
+    request_by(eager, send)
+    assert [type(error) for error in heard] == [ClientDisconnected]

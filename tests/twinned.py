@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from driving import Answer, AsgiServer, WsgiServer
+from driving import PATIENCE, Answer, AsgiServer, WsgiServer
 
 import streamkit
 
@@ -67,3 +67,63 @@ def write_all(twin: Any) -> None:
         if number == 1:
             for _ in range(4):  # each is a visit to the loop, which sends that one meanwhile
                 twin.wait_committed()
+
+
+Send = Callable[[Any], Awaitable[None]]
+SCOPE = {"type": "http", "http_version": "1.1", "method": "GET", "path": "/", "headers": []}
+
+
+def request_by(app: Any, send: Send) -> None:
+    """One request to an application, whose server sends in this way."""
+
+    async def main() -> None:
+        await asyncio.wait_for(app({**SCOPE}, asyncio.Event().wait, send), PATIENCE)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left or not (await asyncio.wait(left, timeout=PATIENCE))[1]
+
+    asyncio.run(main())
+
+
+def sending(after: int, then: Callable[[], Awaitable[None]]) -> Send:
+    """Take so many messages of the body; `then` is awaited with each that follows."""
+    bodies = 0
+
+    async def send(message: Any) -> None:
+        nonlocal bodies
+        bodies += message["type"] == "http.response.body"
+        if bodies > after:
+            await then()
+
+    return send
+
+
+def failing(error: BaseException) -> Callable[[], Awaitable[None]]:
+    async def fail() -> None:
+        raise error
+
+    return fail
+
+
+def error_of_writes(twin: Any) -> BaseException:
+    """What a thread that goes on writing is told in the end."""
+    while True:
+        try:
+            twin.write(CHUNK)
+        except Exception as error:
+            return error
+
+
+class Told:
+    """What the hooks of a stream were told."""
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException] = []
+        self.outcomes: list[str] = []
+        self.options = {
+            "on_error": lambda stream, error: self.errors.append(error),
+            "on_finish": lambda stream: self.outcomes.append(stream.outcome),
+        }
+
+
+async def take(*message: Any) -> None:
+    """A server's `send` that has no opinion."""

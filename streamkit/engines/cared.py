@@ -279,16 +279,15 @@ class Cared(Tended):
         if self._inbox is not None:
             self._inbox.stop()
         failure = await self._send_end(how)
-        if failure is not None:
-            how = "abort"
-            if self._error is None:
-                self._error, self._failed = failure, True  # `conclude` raises it
-                if self._failure is None:
-                    await report_async(self, failure)
         if self.phase == CARED:
             self.phase = DROPPING  # `close` came before the application's own end
         if self._state is State.COMMITTED:
-            self._state = after(self._state, how)
+            self._state = after(self._state, how if failure is None else "abort")
+        if failure is not None and self._error is None:
+            self._error, self._failed = failure, True
+            self.touched = True  # `conclude` raises it
+            if self._failure is None:
+                await report_async(self, failure)
         await settle_async(self, outcome_of(self))
 
     async def _send_end(self, how: Any) -> Exception | None:

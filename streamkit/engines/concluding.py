@@ -124,6 +124,8 @@ class Concluding(Relay):
             await self._conclude_uncommitted(error)
         elif self.phase in (OVER, DROPPING):  # what happened after a complete response is the application's
             await settle_async(self, outcome_of(self))
+            if error is None and self._failed:
+                error = self._error  # the server did not take the end that `close` has sent
             if error is not None:
                 raise error
         else:
@@ -134,6 +136,16 @@ class Concluding(Relay):
         if self.phase == OVER:
             await settle_async(self, outcome_of(self))
             return
+        await self._say_last_words(ending)
+        if self._error is not None:
+            await linger_async(self)
+            await close_after_error(self.root[0])
+            raise self._error
+
+    async def _say_last_words(self, ending: StreamEnded) -> None:
+        """End the stream as its kind does, unless it has an end already."""
+        if self._ended:
+            return
         words, clean = last_words(self, ending)
         if words and self._body is Body.STREAM:
             try:
@@ -143,10 +155,6 @@ class Concluding(Relay):
         self._lingers = bool(words) and not clean
         self._end(None if clean else ending)
         await self._finish("finish" if clean else "abort")
-        if not clean:
-            await linger_async(self)
-            await close_after_error(self.root[0])
-            raise ending
 
     def _unfinished(self) -> BaseException | None:
         """What an application that has returned left undone."""

@@ -13,7 +13,7 @@ import threading
 from typing import Any, Protocol
 
 from ..core.commit import State
-from ..errors import ClientDisconnected
+from ..errors import ClientDisconnected, StreamError
 from .reading import Wake
 from .ready import turn
 from .task import keep
@@ -63,7 +63,7 @@ class Crossing:
     # -- the threads' side
 
     def put(self, chunk: bytes) -> bool:
-        """Take the chunk of another thread; False where that has to go by way of the loop."""
+        """Take the chunk of another thread, or drop it on purpose; False where it has to go by the loop."""
         with self.mutex:
             if not self.is_open:
                 return False
@@ -121,7 +121,7 @@ class Crossing:
             self._task = keep(self._loop.create_task(self._carry()))
 
     async def _carry(self) -> None:
-        task, is_through = self._task, False
+        task, is_through = asyncio.current_task(), False  # `_task` is not set yet where tasks begin eagerly
         self._origin._senders.add(task)
         try:
             while (chunk := self._next()) is not None:
@@ -130,6 +130,10 @@ class Crossing:
             is_through = True
         except ClientDisconnected:
             pass  # the next write finds that out for itself
+        except asyncio.CancelledError:
+            if self._origin._connected and not self._is_cut:  # by the server itself
+                self.error = StreamError("the server has cancelled a send")
+            raise
         except Exception as error:
             self.error = error
         finally:

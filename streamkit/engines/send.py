@@ -198,7 +198,7 @@ class ScopeStream(Concluding):
         self._direct = is_direct = self._limit is None and self._body is Body.STREAM
         if self._crossing is not None:  # whoever writes on the loop has to wait for the threads
             self._direct = False
-            self._crossing.is_open = is_direct
+            self._crossing.is_open = is_direct and self.phase == OWN
         return size
 
     def _put_from_thread(self, data: Chunk) -> int | None:
@@ -220,6 +220,8 @@ class ScopeStream(Concluding):
             return DONE
         if self._head is None:
             return self._keep(self._close_after_commit())
+        if self._ending is not None and self._connected:  # no whole body, though its application says so
+            return self._keep(self._say_last_words(self._ending))
         error = self._shortfall()
         if error is not None:
             raise error

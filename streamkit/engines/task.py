@@ -328,7 +328,8 @@ class TaskStream(LoopStream):
         if self._committer is not None or self._state is not State.STARTED:
             return False
         self._check_open(len(chunk))
-        self._commit_now()
+        with self._mutex:  # a thread must see none of it, or all
+            self._commit_now()
         return self._direct
 
 

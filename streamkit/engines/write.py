@@ -38,7 +38,7 @@ from .answering import CLAIM, NO_WRITE, Answering
 from .care import look_at_request
 from .clock import thread_clock
 from .coded import coded_write
-from .ending import fail, outcome_of, settle
+from .ending import fail, last_words, outcome_of, settle
 from .handed import came_to_nothing
 from .line import line_of
 from .registry import check_room
@@ -192,6 +192,11 @@ class RequestStream(Answering):
     def close(self) -> None:
         if self.closed:
             return
+        if self._ending is not None and self._connected:
+            self.say_last_words(self._ending)  # it is no whole body, though its application says so
+            if self.spool is None:
+                settle(self, outcome_of(self))
+            return
         self.commit()
         error = self._shortfall()
         if error is not None:
@@ -201,6 +206,19 @@ class RequestStream(Answering):
             self._state = after(self._state, "finish")
             if self.spool is None and self._connected:
                 settle(self, outcome_of(self))
+
+    def say_last_words(self, ending: StreamEnded) -> None:
+        """End a stream that was ended from outside as its kind does, unless it has an end already."""
+        if self.closed:
+            return
+        words, clean = last_words(self, ending)
+        if words and self._body is Body.STREAM:
+            try:
+                self._give(words)
+            except ClientDisconnected:
+                clean = True  # nobody is there to be told
+        self._lingers = bool(words) and not clean
+        self._end(None if clean else ending)
 
     def abort(self, reason: object = None) -> None:
         carrier = self._carrier()

@@ -19,7 +19,6 @@ from ..engines.ending import (
     WSGI_LOG,
     fail,
     is_end_of,
-    last_words,
     linger,
     log_error,
     needs_settling,
@@ -31,9 +30,7 @@ from ..engines.write import RequestStream
 from ..errors import (
     ApplicationFailed,
     BufferLimitExceeded,
-    ClientDisconnected,
     ProtocolViolation,
-    StreamEnded,
 )
 from ..syntax import status_line
 from ..types import Environ, Outcome
@@ -146,8 +143,11 @@ def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[by
         if stream.refused is not None:
             return too_many(stream.start_response, stream.refused, stream.request.method)
         raise error
-    if stream._ending is not None and stream._connected and not stream.closed:
-        return _ended_early(stream, stream._ending, error)
+    if stream._ending is not None and stream._connected:
+        if error is not None and not is_end_of(stream, error):
+            log_error(stream, "the application failed at the end of its stream", error)
+        stream.say_last_words(stream._ending)
+        return _sent(stream)
     has_body = stream._body in (Body.STREAM, Body.WHOLE)
     if error is None and has_body and not stream.closed and stream.answer is not None:
         code = int(stream.answer[0][:3]) if stream.answer[0][:3].isdigit() else 200
@@ -169,21 +169,6 @@ def outcome_in_place(stream: RequestStream) -> Outcome:
     """How a response has ended that is not answered: as the description did that came to nothing."""
     outcome = None if stream.carried is None else stream.carried.outcome
     return "failed" if outcome is None or outcome == "finished" else outcome
-
-
-def _ended_early(stream: RequestStream, ending: StreamEnded, error: BaseException | None) -> Iterable[bytes]:
-    """Say the last words of a stream that was ended from outside."""
-    if error is not None and not is_end_of(stream, error):
-        log_error(stream, "the application failed at the end of its stream", error)
-    words, clean = last_words(stream, ending)
-    if words and stream._body is Body.STREAM:
-        try:
-            stream._give(words)
-        except ClientDisconnected:
-            clean = True  # nobody is there to be told
-    stream._lingers = bool(words) and not clean
-    stream._end(None if clean else ending)
-    return _sent(stream)
 
 
 def _sent(stream: RequestStream) -> Iterable[bytes]:
