@@ -85,6 +85,7 @@ def test_what_a_thread_has_written_comes_before_the_last_words_of_a_shutdown(way
     with server_for(way, producer, {"content_type": "text/event-stream"}) as server:
         answer = server.request(window=100)
         assert has_written.wait(PATIENCE)
+        assert answer.read(), "by now the server has the stream, which a shutdown has to find open"
         ending = threading.Thread(target=streamkit.shutdown, kwargs={"grace": PATIENCE})
         ending.start()
         answer.finish()
