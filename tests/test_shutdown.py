@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 from driving import PATIENCE, AsgiServer, scope_of, until
-from shapes import FUNCTIONS, SHAPES, Run, Serve, Shape, serving
+from shapes import BUFFERED, FUNCTIONS, SHAPES, Run, Serve, Shape, serving
 
 import streamkit
+from streamkit.engines.clock import thread_clock
 from streamkit.errors import InvalidTimeout, StreamEnded
 
 EVENTS = "text/event-stream"
+# Under WSGI, with a producer that does not run in the server's thread.
+CARRIED = [shape for shape in SHAPES if shape.interface == "wsgi" and shape in BUFFERED]
 LOUD = ("WARNING", "ERROR", "CRITICAL")
 
 
@@ -150,6 +153,40 @@ def test_a_stream_may_begin_after_a_shutdown(shape: Shape) -> None:
         first.read()
         assert streamkit.shutdown(grace=PATIENCE)
         assert served(program).finish().body == b"a"
+
+
+@pytest.mark.parametrize("shape", CARRIED, ids=str)
+def test_a_stream_is_not_missed_before_its_server_knows_of_it(
+    shape: Shape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its producer runs beside the server's thread, which is held up here where it counts the stream in."""
+    began, ended = threading.Event(), threading.Event()
+    outcomes: list[object] = []
+    add = thread_clock.add
+
+    def held_up(stream: Any) -> None:
+        ended.wait(0.3)
+        add(stream)
+
+    def program() -> Run:
+        yield b"data: 0\n\n"
+        began.set()
+        assert ended.wait(PATIENCE)
+        yield b"data: 1\n\n"
+
+    def shut_down() -> None:
+        assert began.wait(PATIENCE)
+        streamkit.shutdown(PATIENCE)
+        ended.set()
+
+    monkeypatch.setattr(thread_clock, "add", held_up)
+    ending = threading.Thread(target=shut_down)
+    ending.start()
+    options = {"on_finish": lambda stream: outcomes.append(stream.outcome)}
+    for served in serving(shape):
+        assert b"data: 1" not in served(program, content_type=EVENTS, options=options).finish().body
+        ending.join(PATIENCE)
+    assert outcomes == ["shut_down"]
 
 
 def test_without_an_open_stream_there_is_nothing_to_wait_for() -> None:

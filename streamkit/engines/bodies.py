@@ -8,7 +8,7 @@ exhaustion, an error, `close()`, and the collector.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from ..core.compression import Coder
@@ -31,11 +31,17 @@ Reader: TypeAlias = "ThreadStream | BridgeStream | Pull"
 
 
 def started(
-    stream: ChannelStream, reader: Reader, start_response: StartResponse, commit_after: float | None
+    stream: ChannelStream,
+    reader: Reader,
+    start_response: StartResponse,
+    commit_after: float | None,
+    begin: Callable[[], object] | None = None,
 ) -> Iterable[bytes]:
-    """Wait for the head, hand it to the server, and return the body."""
-    thread_clock.add(stream)
+    """Have the producer begin, wait for the head, hand it to the server, and return the body."""
+    thread_clock.add(stream)  # first: a shutdown that comes now must find it
     try:
+        if begin is not None:
+            begin()
         if not reader.wait_head(commit_after):
             _commit(stream)
             stream.beat()

@@ -37,7 +37,11 @@ class Clock:
             stream._deadline = time.monotonic() + options.max_duration
         self.streams.add(stream)
         stream._home = self.streams
-        self._see_to(options.tick)
+        try:
+            self._see_to(options.tick)
+        except BaseException:
+            stream._go_home()
+            raise
 
     def _see_to(self, tick: float) -> None:
         raise NotImplementedError
@@ -77,7 +81,11 @@ class ThreadClock(Clock):
             with self._lock:
                 if not self._running:
                     self._running = True
-                    threading.Thread(target=self._run, name="streamkit-clock", daemon=True).start()
+                    try:
+                        threading.Thread(target=self._run, name="streamkit-clock", daemon=True).start()
+                    except BaseException:  # the machine has no thread for it now
+                        self._running = False
+                        raise
 
     def _run(self) -> None:
         while True:

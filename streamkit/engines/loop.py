@@ -44,16 +44,21 @@ class LoopThread:
         with self._lock:
             loop, thread = self._loop, self._thread
             if loop is None or thread is None or (thread.ident is not None and not thread.is_alive()):
-                if loop is not None:
+                if thread is not None and loop is not None:
                     loop.close()
-                # In a context of its own: what a loop is made with, its own handles keep for good.
-                self._loop = loop = Context().run(_new_loop)
+                if thread is not None or loop is None:
+                    # In a context of its own: what a loop is made with, its own handles keep for good.
+                    self._loop = loop = Context().run(_new_loop)
                 begun = threading.Thread(target=_run, args=(loop,), name="streamkit-loop", daemon=True)
                 self._thread = begun
         if begun is not None:
             # Not under the lock: it waits, and where the lock was made before gevent patched the process,
             # the next greenlet would stop them all for it. What the loop is given meanwhile it keeps.
-            begun.start()
+            try:
+                begun.start()
+            except BaseException:  # the machine has no thread for it; the next who asks starts another
+                self._thread = None
+                raise
         return loop
 
     def is_elsewhere(self, loop: asyncio.AbstractEventLoop) -> bool:

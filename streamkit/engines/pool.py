@@ -28,14 +28,18 @@ class Pool:
         self._busy: set[_Worker] = set()
 
     def submit(self, job: Job) -> None:
-        """Run `job` on an idle worker, or on a new one."""
+        """Run `job` on an idle worker, or on a new one. Raises RuntimeError where no thread can start."""
         try:
             worker = self._idle.pop()
         except IndexError:
             worker = _Worker(self._idle, self._busy)
             worker.job = job
             self._busy.add(worker)
-            threading.Thread(target=worker.run, name=self._name, daemon=True).start()
+            try:
+                threading.Thread(target=worker.run, name=self._name, daemon=True).start()
+            except BaseException:  # the machine has no thread for it
+                self._busy.discard(worker)
+                raise
             return
         worker.job = job
         self._busy.add(worker)

@@ -5,7 +5,7 @@
 
 Streams without an end of their own are ended at once, with a farewell where their media
 type has one; the others may finish for `grace` seconds. SIGTERM and SIGINT do the same, where
-the server has handlers of its own for them.
+the server has handlers of its own for them; then also to streams that are opened a little later.
 
 Rule: a signal handler takes no lock: it only starts a thread. The server's handler is always
 called, and nothing of the server is changed.
@@ -35,6 +35,9 @@ from .pool import pool
 _LOG = logging.getLogger("streamkit")
 LOOK_EVERY = 0.02  # seconds between two looks at what is still open
 LAST_MOMENT = 0.5  # seconds that streams have to say their last words; then they are cut
+# Seconds after a signal for which requests that were under way may still open streams. Servers wait for
+# them, gunicorn so long, uvicorn without end.
+WATCH = 30.0
 RETRY_AFTER = 5  # seconds; what a client is told that finds all streams taken
 TOO_MANY = "Too many streams are open here; try again later.\n"
 
@@ -100,22 +103,58 @@ async def shutdown_async(grace: float | None = None) -> bool:
 
 def _end_all(grace: float | None, ours: set[Any] | None = None) -> bool:
     """End these streams; None: all, with those that are opened meanwhile, for the process is about to end."""
-    began = time.monotonic()
-    latest = began
-    while True:
-        now = time.monotonic()
-        streams = [pair for pair in open_streams() if ours is None or pair[1] in ours]
-        if not streams:
-            return True
-        for loop, stream in streams:
-            allowed = stream.options.grace if grace is None else grace
-            latest = max(latest, began + allowed)
-            if now - began >= max(0.0, allowed - LAST_MOMENT) or _has_no_end(stream):
-                _tell(loop, stream, now - began >= allowed)
-        if now >= latest + LAST_MOMENT:
-            _LOG.warning("%d streams are still open %.1f s after their end", len(streams), now - began)
-            return False
+    ending = _Ending(grace, ours)
+    while not ending.look():
         time.sleep(LOOK_EVERY)
+    return not ending.are_open
+
+
+def _end_all_to_come() -> None:
+    """End all streams, also those of requests that are under way and have none yet."""
+    ending = _Ending(None, None)
+    until = time.monotonic() + WATCH
+    while time.monotonic() < until:
+        ending.look()
+        time.sleep(LOOK_EVERY)
+
+
+class _Ending:
+    """The streams that are to come to their end, each by a moment of its own."""
+
+    def __init__(self, grace: float | None, ours: set[Any] | None) -> None:
+        self._grace = grace
+        self._ours = ours
+        self._began: float | None = None  # when it first looked
+        self._ends: dict[Any, float] = {}  # when the grace of each open stream is over
+        self._has_warned = False
+
+    @property
+    def are_open(self) -> bool:
+        return bool(self._ends)
+
+    def look(self) -> bool:
+        """Tell those whose time has come; whether none is open, or none has had more time than this."""
+        now = time.monotonic()
+        pairs = [pair for pair in open_streams() if self._ours is None or pair[1] in self._ours]
+        known = self._ends
+        self._ends = {stream: known.get(stream) or self._end_of(stream, now) for _, stream in pairs}
+        if self._began is None:
+            self._began = now
+        for loop, stream in pairs:
+            end = self._ends[stream]
+            if now >= end - LAST_MOMENT or _has_no_end(stream):
+                _tell(loop, stream, now >= end)
+        is_over = all(now >= end + LAST_MOMENT for end in self._ends.values())
+        if is_over and pairs and not self._has_warned:
+            self._has_warned = True
+            _LOG.warning("%d streams are still open %.1f s after their end", len(pairs), now - self._began)
+        return is_over
+
+    def _end_of(self, stream: Any, now: float) -> float:
+        allowed = stream.options.grace if self._grace is None else self._grace
+        if self._began is None:
+            return now + allowed
+        return max(self._began + allowed, now + LAST_MOMENT)  # who comes later has a moment too
 
 
 def _has_no_end(stream: BaseStream) -> bool:
@@ -167,7 +206,7 @@ class SignalChain:
                 signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        _thread.start_new_thread(_end_all, (None,))
+        _thread.start_new_thread(_end_all_to_come, ())
         self._below[number](number, frame)
 
 

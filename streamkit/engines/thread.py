@@ -171,7 +171,12 @@ class ThreadStream(Channel, ThreadWaits):
 
 def start(stream: ThreadStream, context: Context) -> None:
     """Run the stream's producer on a pooled thread, in this context."""
-    pool.submit(lambda: context.run(run, stream))
+    try:
+        pool.submit(lambda: context.run(run, stream))
+    except BaseException:  # there is no thread for it, so it is not to run
+        assert stream.response is not None
+        close_unread(stream, stream.response)
+        raise
 
 
 def run(stream: ThreadStream) -> None:

@@ -97,6 +97,7 @@ class AppStream(ThreadStream):
             self.request_stream.refused = self._refusal = error
             raise
         super()._fix_head_here()
+        thread_clock.add(self)  # it is open from here on, though the server's thread does not know yet
 
     def start_app(self, app: WSGIApp, environ: Environ, context: Context) -> None:
         """Run the application in this context."""

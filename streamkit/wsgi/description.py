@@ -6,6 +6,7 @@ Rule: an error before the commit is raised before anything is returned.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from ..core.context import inherited
 from ..core.framing import Request, has_body
@@ -71,13 +72,15 @@ def respond(
     stream._line = line_of(environ)
     if not isinstance(stream, BridgeStream):  # whose loop a server that blocks would hold up
         stream._hints = hints_of_environ(environ)
+    begin = None  # an iterable begins where it is first read
     if reader is stream:
         context = inherited(options.excluded_context)
-        if isinstance(stream, BridgeStream):
-            stream.start(context)
-        else:
-            thread.start(stream, context)
-    return started(stream, reader, start_response, options.commit_after_for(response.media_type))
+        begin = (
+            partial(stream.start, context)
+            if isinstance(stream, BridgeStream)
+            else partial(thread.start, stream, context)
+        )
+    return started(stream, reader, start_response, options.commit_after_for(response.media_type), begin)
 
 
 def _reader(

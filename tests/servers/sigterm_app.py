@@ -4,6 +4,7 @@
     /ten?key=b                  ten chunks in a second, and an end of its own
     /text?key=c&way=async       text without an end, a chunk every tenth of a second
     /flood?key=d&heartbeat=1    more than any client takes that does not read
+    /events?key=e&after=FILE    the same events, half a second after this file is there
     /signals, /threads, /pid    who handles SIGTERM and SIGINT here, how many threads, in which process
     /shutdown?grace=1           what `streamkit.shutdown` says
     /loop                       whether an event loop of the request's own can run
@@ -95,6 +96,15 @@ async def play_async(steps: Iterable[Step], key: str, stream: Any) -> None:
         note(key, "stopped")
 
 
+def has_to_wait(asked: dict[str, str]) -> Iterator[float]:
+    """Seconds, again and again, that a request which is to be late waits before it makes its stream."""
+    if "after" in asked:
+        note(asked["key"], "waits")
+        while not os.path.exists(asked["after"]):
+            yield 0.02
+        yield 0.5
+
+
 def describe(name: str, asked: dict[str, str], *, is_async: bool) -> Any:
     key = asked["key"]
 
@@ -156,6 +166,8 @@ def _wsgi(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     if name in STEPS and asked.get("way") == "imperative":
         return write(name, asked["key"], environ["streamkit.stream"])
     if name in STEPS:
+        for seconds in has_to_wait(asked):
+            time.sleep(seconds)
         response = describe(name, asked, is_async=asked.get("way") in ("async", "twin"))
         return response(environ, start_response)  # type: ignore[no-any-return]
     body = answer(name, asked)
@@ -172,6 +184,8 @@ async def _asgi(scope: Any, receive: Any, send: Any) -> None:
         return
     name, asked = scope["path"].lstrip("/"), dict(parse_qsl(scope["query_string"].decode()))
     if name in STEPS:
+        for seconds in has_to_wait(asked):
+            await asyncio.sleep(seconds)
         await describe(name, asked, is_async=True)(scope, receive, send)
     else:
         body = answer(name, asked)

@@ -402,6 +402,28 @@ def test_a_second_sigterm_during_the_grace_does_no_harm(again: str, tmp_path: Pa
     assert {(end.body, end.ending) for key, end in ends.items() if key.startswith("ten")} == WHOLE
 
 
+# All of them finish a request that is under way.
+WAITING = [name for name in KINDS if name not in UNTOLD and "2 workers" not in name]
+
+
+@pytest.mark.parametrize("waiting", WAITING)
+def test_a_stream_that_opens_after_the_signal_is_ended_too(waiting: str, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with (
+        started(KINDS[waiting], tmp_path, grace=1.0) as server,
+        server.ask(f"/events?key=e&after={go}") as late,
+    ):
+        poll(lambda: server.pids("waits"), bound=PATIENCE, what="the request")
+        server.child.send_signal(signal.SIGTERM)
+        go.touch()
+        late.head()
+        body = b"".join(chunk.payload for chunk in late.chunks())
+        assert (late.ending, bool(FAREWELL.fullmatch(body))) == (Ending.COMPLETE, True), body
+        late.close()
+        server.child.wait(PATIENCE)
+        assert [line["detail"] for line in server.lines() if line["what"] == "finish"] == ["shut_down"]
+
+
 @pytest.mark.parametrize("interrupted", ["uvicorn h11", "uvicorn httptools", "uvicorn, 2 workers"])
 def test_ctrl_c_ends_uvicorn_at_once(interrupted: str, tmp_path: Path) -> None:
     with started(KINDS[interrupted], tmp_path, grace=60.0) as server, ExitStack() as stack:
