@@ -11,7 +11,6 @@ so a reader that was dropped is reclaimed and the producer told.
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 
 from ..core.commit import State, after
@@ -30,7 +29,7 @@ from .ending import last_words, log_of, said_after
 from .hints import Hints
 from .line import Line
 from .pool import pool
-from .reading import Reading
+from .reading import Reading, wait_outside
 from .waits import reached
 
 
@@ -85,14 +84,7 @@ class Channel(Reading):
     def _wait_on_thread(self) -> None:
         """Wait until the reader has taken some; the mutex is held before and after."""
         while self._must_wait():
-            turn = threading.Lock()
-            turn.acquire()
-            self._writers += (turn.release,)
-            self._mutex.release()
-            try:
-                turn.acquire()
-            finally:
-                self._mutex.acquire()
+            wait_outside(self._mutex, self)
 
     def _claim(self, outcome: Outcome) -> bool:
         with self._mutex:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from ..core.commit import State
 from ..errors import ClientDisconnected, StreamError
-from .reading import Wake
+from .reading import Wake, wait_outside
 from .ready import turn
 from .task import keep
 
@@ -98,21 +98,10 @@ class Crossing:
     def _wait_for_room(self) -> None:
         """Wait until the client has taken enough; the mutex is held before and after."""
         while self.size > self._high_water and self._origin._must_wait():
-            self._wait()
+            wait_outside(self.mutex, self)
             if self._is_cut:
                 self._origin._must_wait()  # it may know better why
                 raise self.error or ClientDisconnected()
-
-    def _wait(self) -> None:
-        """Wait until the task has sent some; the mutex is held before and after."""
-        room = threading.Lock()
-        room.acquire()
-        self._writers += (room.release,)
-        self.mutex.release()
-        try:
-            room.acquire()
-        finally:
-            self.mutex.acquire()
 
     # -- the loop's side
 

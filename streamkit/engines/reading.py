@@ -25,6 +25,24 @@ Wake: TypeAlias = Callable[[], object]
 MOST_APART = 64  # chunks of a reader that is further behind travel together, whatever they are
 
 
+class Waited(Protocol):
+    """What threads wait for that write to it."""
+
+    _writers: tuple[Wake, ...]  # wake the writers that wait for room
+
+
+def wait_outside(mutex: threading.Lock, waited: Waited) -> None:
+    """Wait in a thread until the writers are woken; the mutex is held before and after."""
+    turn = threading.Lock()
+    turn.acquire()
+    waited._writers += (turn.release,)
+    mutex.release()
+    try:
+        turn.acquire()
+    finally:
+        mutex.acquire()
+
+
 class Carrier(Protocol):
     """Who sends what is read, where that can be interrupted."""
 

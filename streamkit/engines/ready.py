@@ -6,19 +6,25 @@ Rule: they have no state of their own, so one of each is shared by whoever await
 from __future__ import annotations
 
 import asyncio
+import sys
 import types
 from collections.abc import Awaitable, Generator
-from typing import TypeAlias, cast
+from typing import Generic, TypeAlias, TypeVar
+
+Result = TypeVar("Result")
 
 
-class _Done:
-    """What is through as soon as it is awaited, on any loop."""
+class _Given(Generic[Result]):
+    """What gives its result as soon as it is awaited, on any loop."""
 
-    __slots__ = ()
+    __slots__ = ("_result",)
 
-    def __await__(self) -> Generator[None, None, None]:
-        return
-        yield  # what makes it a generator; an empty `yield from` costs as much as all else
+    def __init__(self, result: Result) -> None:
+        self._result = result
+
+    def __await__(self) -> Generator[None, None, Result]:
+        return self._result
+        yield  # type: ignore[unreachable]  # makes it a generator; an empty `yield from` costs twice as much
 
 
 @types.coroutine
@@ -27,10 +33,12 @@ def turn() -> Generator[None, None, None]:
     yield
 
 
-DONE = cast("Awaitable[None]", _Done())
+DONE: Awaitable[None] = _Given(None)
 
-# Futures that were resolved long ago, by their results: nothing is awaited in a third of the time.
-Ready: TypeAlias = "dict[int, asyncio.Future[int]]"
+# What was resolved long ago, by its result.
+Ready: TypeAlias = "dict[int, Awaitable[int]]"
+# Up to CPython 3.11 nothing is awaited in a third of the time; since then it takes half as much more.
+_FUTURES_ARE_FASTER = sys.version_info < (3, 12)
 _MOST_KEPT = 1024
 _MOST_LOOPS = 16
 
@@ -38,7 +46,7 @@ _loops: dict[asyncio.AbstractEventLoop, Ready] = {}  # not by weak references: a
 
 
 def ready_on(loop: asyncio.AbstractEventLoop) -> Ready:
-    """The resolved futures of this loop, for `ready`."""
+    """What is kept for this loop by `ready`."""
     kept = _loops.get(loop)
     if kept is None:
         for other in tuple(_loops):
@@ -48,12 +56,17 @@ def ready_on(loop: asyncio.AbstractEventLoop) -> Ready:
     return kept
 
 
-def ready(size: int, kept: Ready, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
-    """A future of this loop that gives `size` at once."""
-    future = kept.get(size)
-    if future is None:
-        future = loop.create_future()
-        future.set_result(size)
+def ready(size: int, kept: Ready, loop: asyncio.AbstractEventLoop) -> Awaitable[int]:
+    """What gives `size` at once when it is awaited on this loop."""
+    given = kept.get(size)
+    if given is None:
+        given = _resolved(size, loop) if _FUTURES_ARE_FASTER else _Given(size)
         if len(kept) < _MOST_KEPT:
-            kept[size] = future
+            kept[size] = given
+    return given
+
+
+def _resolved(size: int, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
+    future = loop.create_future()
+    future.set_result(size)
     return future
