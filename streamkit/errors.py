@@ -61,6 +61,15 @@ __all__ = [
 ]
 
 
+def shown(value: object) -> str:
+    """A value as messages show it: its `repr`, of which a long one is cut to 60 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # its own affair: a message is still wanted
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 class StreamKitError(Exception):
     """The root: whatever streamkit raises of its own is one of these."""
 
@@ -103,11 +112,9 @@ class UnsupportedData(StreamKitError, TypeError):
         self.value = value
 
     def __str__(self) -> str:
-        shown = repr(self.value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
         return (
             "a stream takes str, bytes, bytearray or memoryview, "
-            f"but got {type(self.value).__name__}: {shown} (`stream << value` writes str(value))"
+            f"but got {type(self.value).__name__}: {shown(self.value)} (`stream << value` writes str(value))"
         )
 
 
@@ -119,9 +126,7 @@ class EventFieldError(StreamKitError, ValueError):
         self.field, self.wanted, self.value = field, wanted, value
 
     def __str__(self) -> str:
-        shown = repr(self.value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        return f"{self.field}: wanted {self.wanted}, got {type(self.value).__name__}: {shown}"
+        return f"{self.field}: wanted {self.wanted}, got {type(self.value).__name__}: {shown(self.value)}"
 
 
 class EventTooLong(StreamKitError, ValueError):
@@ -152,7 +157,7 @@ class StreamError(StreamKitError):
 
 
 class AlreadyCommitted(StreamError):
-    """Status, headers and cookies cannot change once the head has left."""
+    """Status, headers and cookies cannot change once the head has left; `what` was tried."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -171,7 +176,7 @@ class StreamClosed(StreamError, ValueError):
 
 
 class StreamEnded(StreamClosed):
-    """The stream was ended from outside its producer; `outcome` is `timed_out` or `shut_down`."""
+    """The stream was ended from outside its producer, for `outcome` and, in words, `why`."""
 
     def __init__(self, outcome: Literal["timed_out", "shut_down"], why: str) -> None:
         super().__init__(outcome, why)
@@ -183,7 +188,7 @@ class StreamEnded(StreamClosed):
 
 
 class StreamAborted(StreamError):
-    """The stream was cut short by `abort(reason)`."""
+    """The stream was cut short by `abort(reason)`; `reason` is what that was given, or None."""
 
     def __init__(self, reason: object = None) -> None:
         super().__init__(reason)
@@ -201,7 +206,7 @@ class ClientDisconnected(StreamError, ConnectionError):
 
 
 class BodyNotAllowed(StreamError):
-    """Responses with this status have no body (RFC 9110, sections 6.4.1 and 15)."""
+    """Responses with this `status` have no body (RFC 9110, sections 6.4.1 and 15)."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -212,7 +217,7 @@ class BodyNotAllowed(StreamError):
 
 
 class BodyTooLong(StreamError):
-    """More bytes than the declared Content-Length."""
+    """More bytes than the declared Content-Length; `sent` counts those that were refused too."""
 
     def __init__(self, declared: int, sent: int) -> None:
         super().__init__(declared, sent)
@@ -223,7 +228,7 @@ class BodyTooLong(StreamError):
 
 
 class BodyTooShort(StreamError):
-    """The body ended before the declared Content-Length."""
+    """The body ended with `sent` bytes, before the `declared` Content-Length."""
 
     def __init__(self, declared: int, sent: int) -> None:
         super().__init__(declared, sent)
@@ -234,7 +239,7 @@ class BodyTooShort(StreamError):
 
 
 class BufferLimitExceeded(StreamError):
-    """A body that had to be held whole for an HTTP/1.0 client passed `http10_limit`."""
+    """A body that had to be held whole for an HTTP/1.0 client passed `http10_limit`; `limit` in bytes."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -247,7 +252,7 @@ class BufferLimitExceeded(StreamError):
 
 
 class TooManyStreams(StreamError):
-    """`max_streams` streams are open in this process: the client is told to come again later."""
+    """`max_streams` streams (the `limit`) are open in this process: the client is to come again later."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -258,7 +263,7 @@ class TooManyStreams(StreamError):
 
 
 class ApplicationFailed(StreamError):
-    """The application answered with a 5xx status after it had committed its stream."""
+    """The application answered with a 5xx `status` after it had committed its stream."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)

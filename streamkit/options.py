@@ -13,11 +13,11 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 
-from .errors import OptionsError
+from .errors import OptionsError, shown
 from .syntax import check_name, check_value
 from .types import EngineName
 
@@ -29,11 +29,6 @@ Rule: TypeAlias = Callable[[Any], Any]
 LARGEST = sys.float_info.max  # what is more than this is no duration
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _number(kind: str, *, whole: bool = False, optional: bool = False) -> Rule:
     wanted = f"wanted {kind}" + (" or None" if optional else "")
 
@@ -42,7 +37,7 @@ def _number(kind: str, *, whole: bool = False, optional: bool = False) -> Rule:
             return None
         accepted = int if whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, accepted) or not 0 < value <= LARGEST:
-            raise ValueError(f"{wanted}, got {_shown(value)}")
+            raise ValueError(f"{wanted}, got {shown(value)}")
         return value if whole else float(value)
 
     return rule
@@ -51,7 +46,7 @@ def _number(kind: str, *, whole: bool = False, optional: bool = False) -> Rule:
 def _one_of(*choices: str) -> Rule:
     def rule(value: Any) -> Any:
         if value not in choices:
-            raise ValueError(f"wanted one of {', '.join(choices)}, got {_shown(value)}")
+            raise ValueError(f"wanted one of {', '.join(choices)}, got {shown(value)}")
         return value
 
     return rule
@@ -60,12 +55,12 @@ def _one_of(*choices: str) -> Rule:
 def _names(*choices: str) -> Rule:
     def rule(value: Any) -> tuple[str, ...]:
         if isinstance(value, str) or not isinstance(value, Iterable):
-            raise ValueError(f"wanted a sequence of names, got {_shown(value)}")
+            raise ValueError(f"wanted a sequence of names, got {shown(value)}")
         names = tuple(value)
         for name in names:
             if not isinstance(name, str) or (choices and name not in choices):
                 wanted = "names out of " + ", ".join(choices) if choices else "names"
-                raise ValueError(f"wanted {wanted}, got {_shown(name)}")
+                raise ValueError(f"wanted {wanted}, got {shown(name)}")
         return names
 
     return rule
@@ -77,13 +72,13 @@ def _layers(value: Any) -> tuple[str, ...]:
     for name in names:
         is_dotted = "." in name and all(part.isidentifier() for part in name.split("."))
         if name not in ("etag", "gzip", "cache") and not is_dotted:
-            raise ValueError(f"wanted names out of etag, gzip, cache or dotted names, got {_shown(name)}")
+            raise ValueError(f"wanted names out of etag, gzip, cache or dotted names, got {shown(name)}")
     return names
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"wanted True or False, got {_shown(value)}")
+        raise ValueError(f"wanted True or False, got {shown(value)}")
     return value
 
 
@@ -120,7 +115,7 @@ def _is_there(coding: str) -> bool:
 
 def _hook(value: Any) -> Any:
     if value is not None and not callable(value):
-        raise ValueError(f"wanted a function or None, got {_shown(value)}")
+        raise ValueError(f"wanted a function or None, got {shown(value)}")
     return value
 
 
@@ -136,7 +131,7 @@ def _field(name: object, value: object) -> None:
 
 def _headers(value: Any) -> Mapping[str, str | None]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"wanted a mapping of header names to values, got {_shown(value)}")
+        raise ValueError(f"wanted a mapping of header names to values, got {shown(value)}")
     for name, field in value.items():
         _field(name, "" if field is None else field)
     return _over(DEFAULT_HEADERS, value)
@@ -150,14 +145,14 @@ def _over(below: Mapping[str, str | None], above: Mapping[str, str | None]) -> d
 
 def _completion(value: Any) -> Mapping[str, Completion]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"wanted a mapping of media types to completions, got {_shown(value)}")
+        raise ValueError(f"wanted a mapping of media types to completions, got {shown(value)}")
     for media_type, completion in value.items():
         if not isinstance(media_type, str) or "/" not in media_type:
-            raise ValueError(f"wanted a media type such as text/html, got {_shown(media_type)}")
+            raise ValueError(f"wanted a media type such as text/html, got {shown(media_type)}")
         if not (completion is None or isinstance(completion, (bytes, str)) or callable(completion)):
             raise ValueError(
                 f"wanted bytes, str, None or a function of (stream, error) for {media_type}, "
-                f"got {_shown(completion)}"
+                f"got {shown(completion)}"
             )
     return {media_type.lower(): completion for media_type, completion in value.items()}
 
@@ -181,7 +176,7 @@ RULES: Mapping[str, Rule] = {
     "max_streams": _number("a positive whole number of streams", whole=True, optional=True),
     "grace": _number(_SECONDS),
     "signals": _flag,
-    "engine": _one_of("auto", "thread", "greenlet", "task"),
+    "engine": _one_of(*get_args(EngineName)),
     "strip": _layers,
     "chunk_by_default": _flag,
     "compress": _codings,
@@ -223,7 +218,7 @@ class Options:
 
     Durations are in seconds and sizes in bytes, both greater than 0. Raises
     `OptionsError` with every fault: unknown names (with the nearest right one)
-    and values that do not hold.
+    and values that do not hold. A copy, and what is pickled, is equal.
     """
 
     __slots__ = ("_depth", "_merged_last", "given", "given_headers", "head", "tick", *RULES)
@@ -292,13 +287,13 @@ class Options:
         comma lists, and one `Name: value` a line for headers. Raises `OptionsError`.
         """
         if not hasattr(mapping, "items"):
-            raise OptionsError([f"options: wanted a mapping, got {_shown(mapping)}"])
+            raise OptionsError([f"options: wanted a mapping, got {shown(mapping)}"])
         faults: list[str] = []
         given: dict[str, Any] = {}
         pairs: Iterable[tuple[object, Any]] = mapping.items()
         for name, value in pairs:
             if not isinstance(name, str):
-                faults.append(f"wanted names of options, got {_shown(name)}")
+                faults.append(f"wanted names of options, got {shown(name)}")
             else:
                 given[name] = _from_text(name, value) if isinstance(value, str) else value
         try:
@@ -330,7 +325,7 @@ class Options:
     def merged(self, other: Options) -> Options:
         """These options with what was set in `other` over them; headers are merged by name."""
         if not isinstance(other, Options):
-            raise OptionsError([f"wanted Options to merge, got {_shown(other)}"])
+            raise OptionsError([f"wanted Options to merge, got {shown(other)}"])
         if not other.given:
             return self
         if not self.given:
@@ -338,10 +333,8 @@ class Options:
         last = self._merged_last
         if last is not None and last[0] is other:
             return last[1]
-        values = {name: getattr(self, name) for name in self.given}
-        for name in other.given:
-            values[name] = getattr(other, name)
-        if "headers" in self.given or "headers" in other.given:
+        values = {**self._as_given(), **other._as_given()}
+        if "headers" in values:
             values["headers"] = _over(self.given_headers, other.given_headers)
         if "completion" in self.given and "completion" in other.given:
             values["completion"] = {**self.completion, **other.completion}
@@ -350,6 +343,13 @@ class Options:
         if self._depth < _DEEPEST and other.given.isdisjoint(_HOLDING):
             object.__setattr__(self, "_merged_last", (other, merged))
         return merged
+
+    def _as_given(self) -> dict[str, Any]:
+        """The keyword arguments that these options can be made of."""
+        given = {name: getattr(self, name) for name in self.given}
+        if "headers" in given:
+            given["headers"] = self.given_headers
+        return given
 
     def commit_after_for(self, media_type: str) -> float | None:
         """Seconds that the head waits for the first chunk; None for as long as it takes."""
@@ -369,6 +369,9 @@ class Options:
         return all(getattr(self, name) == getattr(other, name) for name in RULES)
 
     __hash__ = None  # type: ignore[assignment]  # they hold mappings
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), **self._as_given()), ()  # a frozen value cannot be filled in afterwards
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={getattr(self, name)!r}" for name in RULES if name in self.given)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+import streamkit
 from streamkit import Options, OptionsError
 from streamkit.options import DEFAULTS, RULES
 
@@ -206,3 +210,19 @@ def test_options_do_not_hold_the_functions_that_were_merged_with_them() -> None:
     del owner
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_copy_of_options_is_equal_and_knows_what_was_given(again: Callable[[Any], Any]) -> None:
+    given = Options(heartbeat=3, headers={"X-Own": "1"}, completion={"text/html": "</html>"})
+    copied = again(given)
+    assert copied == given
+    assert (copied.given, copied.given_headers) == ({"heartbeat", "headers", "completion"}, {"X-Own": "1"})
+    assert again(Options()) == Options()
+    with pytest.raises(AttributeError, match="frozen"):
+        copied.grace = 2.0
+
+
+def test_a_description_with_options_can_be_copied() -> None:
+    described = streamkit.stream([b"x"], options={"heartbeat": 3}, compress=True)
+    assert copy.deepcopy(described).options == described.options == Options(heartbeat=3, compress=True)

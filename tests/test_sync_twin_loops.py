@@ -1,15 +1,17 @@
-"""`scope["streamkit.stream"].sync`, taken on a worker thread: which loop it belongs to."""
+"""`stream.sync` and its loop: which one it belongs to, and what it says when that is no more."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
-from driving import AsgiServer, scope_of
+from driving import PATIENCE, AsgiServer, scope_of
+from twinned import SCOPE, request_by, scope_app, take
 
 import streamkit
-from streamkit import StreamError
+from streamkit import ClientDisconnected, StreamClosed, StreamError
 from streamkit.testing import Client
 
 
@@ -65,3 +67,129 @@ def test_a_loop_that_was_closed_without_a_shutdown_is_forgotten_with_the_first_w
             loop.run_until_complete(loop.shutdown_default_executor())
         finally:
             loop.close()
+
+
+def app_of(way: str, producer: Any) -> Any:
+    return scope_app(producer, {}) if way == "scope" else streamkit.stream(producer)
+
+
+@pytest.mark.parametrize("way", ["scope", "task"])
+@pytest.mark.parametrize("end", ["finished", "aborted"])
+def test_the_twin_of_a_stream_that_has_ended_needs_its_loop_no_more(way: str, end: str) -> None:
+    twins: list[Any] = []
+
+    async def producer(stream: Any) -> None:
+        twins.append(stream.sync)
+        await stream.write(b"all")
+        if end == "aborted":
+            stream.abort("enough")
+
+    try:
+        request_by(app_of(way, producer), take)
+    except streamkit.StreamError:
+        assert end == "aborted"
+    twin = twins[0]
+    assert twin.outcome == end
+    twin.commit()
+    twin.close()
+    twin.abort()
+    assert (twin.wait_committed(), twin.wait_finished()) == (True, True)
+    with pytest.raises(StreamClosed):
+        twin.write(b"more")
+    with pytest.raises(StreamClosed):
+        twin.stale(etag="a")
+    assert twin.outcome == end
+
+
+def cancelled_on(loop: asyncio.AbstractEventLoop, way: str) -> Any:
+    """The twin of a stream whose request was cancelled on this loop, before its commit."""
+    twins: list[Any] = []
+
+    async def producer(stream: Any) -> None:
+        twins.append(stream.sync)
+        await asyncio.Event().wait()
+
+    request = loop.create_task(app_of(way, producer)({**SCOPE}, asyncio.Event().wait, take))
+    while not twins:
+        loop.run_until_complete(asyncio.sleep(0))
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(request)
+    return twins[0]
+
+
+@pytest.mark.parametrize("way", ["scope", "task"])
+def test_a_thread_whose_request_ended_with_its_loop_finds_the_client_gone(way: str) -> None:
+    loop = asyncio.new_event_loop()
+    twin = cancelled_on(loop, way)
+    loop.close()
+    for call in (lambda: twin.write(b"x"), twin.commit, lambda: twin.stale(etag="a")):
+        with pytest.raises(ClientDisconnected):
+            call()
+    twin.close()
+    twin.abort()
+    assert (twin.wait_committed(), twin.wait_finished(), twin.outcome) == (False, True, "disconnected")
+
+
+def test_a_thread_that_waits_for_a_loop_is_released_when_that_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[BaseException] = []
+    is_left = threading.Event()
+
+    def job() -> None:
+        try:
+            twin.commit()
+        except Exception as error:
+            heard.append(error)
+
+    loop = asyncio.new_event_loop()
+    twin = cancelled_on(loop, "task")
+    leave_to_loop = loop.call_soon_threadsafe
+
+    def noted(*call: Any, **how: Any) -> Any:
+        left = leave_to_loop(*call, **how)
+        is_left.set()
+        return left
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", noted)
+    thread = threading.Thread(target=job, daemon=True)
+    thread.start()  # the loop does not run, so what it is left with stays there
+    assert is_left.wait(PATIENCE)
+    loop.close()
+    thread.join(PATIENCE)
+    assert [type(error) for error in heard] == [ClientDisconnected]
+
+
+def test_a_thread_that_waits_when_its_server_cancels_all_finds_the_client_gone() -> None:
+    heard: list[BaseException] = []
+    thread: list[threading.Thread] = []
+
+    async def main() -> None:
+        has_begun = asyncio.Event()
+
+        async def producer(stream: Any) -> None:
+            twin = stream.sync
+            stream.on_commit(hook)
+
+            def job() -> None:
+                try:
+                    twin.commit()
+                except Exception as error:
+                    heard.append(error)
+
+            thread.append(threading.Thread(target=job, daemon=True))
+            thread[0].start()
+            await asyncio.Event().wait()
+
+        async def hook(stream: Any) -> None:
+            has_begun.set()
+            await asyncio.Event().wait()
+
+        app = streamkit.stream(producer)
+        asyncio.get_running_loop().create_task(app({**SCOPE}, asyncio.Event().wait, take))
+        await asyncio.wait_for(has_begun.wait(), PATIENCE)
+
+    asyncio.run(main())  # which cancels what is still at work
+    thread[0].join(PATIENCE)
+    assert [type(error) for error in heard] == [ClientDisconnected]

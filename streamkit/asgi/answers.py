@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 from typing import TypeAlias
 
 from ..core.context import inherited
+from ..core.framing import NEEDS_HTTP11
 from ..core.producers import Kind
 from ..core.response import StreamingResponse
 from ..engines import producing, thread
@@ -26,6 +27,7 @@ Reader: TypeAlias = "ThreadStream | TaskStream | AsyncPull"
 
 
 async def commit_either(stream: ChannelStream) -> None:
+    """Commit, with the hooks of that; those of a synchronous stream run on a worker."""
     if isinstance(stream, TaskStream):
         await stream.commit()
     elif not stream.commit_at_once():
@@ -70,13 +72,15 @@ async def head_only(stream: ChannelStream, response: StreamingResponse, send: Se
 
 
 async def answer_505(stream: ChannelStream, response: StreamingResponse, send: Send) -> None:
+    """Refuse a client of HTTP/1.0, as the option `http10` says."""
     await discard(stream, response)
-    await plain_answer(send, 505, "This response needs HTTP/1.1 or later.\n")
+    await plain_answer(send, 505, NEEDS_HTTP11)
 
 
 async def answer_503(
     stream: ChannelStream, response: StreamingResponse, send: Send, error: TooManyStreams
 ) -> None:
+    """Refuse a client for whom there is no stream left."""
     await discard(stream, response)
     await too_many(send, error)
 

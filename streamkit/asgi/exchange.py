@@ -1,4 +1,4 @@
-"""One request whose description is being carried out: its producer, its reader, its leave.
+"""How a description is carried out under ASGI, from its request to its end.
 
 Rule: whoever is awaited here can be cut off from outside, and says so to the producer.
 """
@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from ..core.context import inherited
-from ..core.framing import Body, Request, has_body
+from ..core.framing import TOO_LONG, Body, Request, has_body
 from ..core.headers import Pairs
 from ..core.producers import Kind
 from ..core.request import KEY, NO_FIELDS, fields_of
@@ -105,8 +105,8 @@ class Exchange:
         self.root = (send, receive)  # the server's own, below all layers
         self.inbox = None
         self.producer: asyncio.Task[None] | None = None
-        self.puller: asyncio.Task[Any] | None = None  # the request's own task, while it may be cut off
-        self.task: asyncio.Task[Any] | None = None  # the same
+        self.task: asyncio.Task[Any] | None = None  # the request's own
+        self.puller: asyncio.Task[Any] | None = None  # the same, where and while it waits for an iterable
         self.cut_off = False
         self.last = False  # the last message is on its way
         self.marks = False  # the head bears a mark, which the wrap outside takes off
@@ -169,7 +169,6 @@ class Exchange:
             self._watch()
         stream._carrier = self
         self.task = asyncio.current_task(stream._loop if isinstance(stream, TaskStream) else None)
-        _clock_of(stream).add(stream)
         try:
             self._start()
             try:
@@ -219,12 +218,10 @@ class Exchange:
 
     def give_up(self) -> None:
         """The client takes nothing: stop waiting for it. May be called from any thread."""
-        if isinstance(self.stream, ThreadStream):
-            loop = self.task.get_loop() if self.task is not None else None
-            if loop is not None:
-                loop.call_soon_threadsafe(self._cut)
-        else:
+        if not isinstance(self.stream, ThreadStream):
             self._cut()
+        elif self.task is not None:
+            self.task.get_loop().call_soon_threadsafe(self._cut)
 
     def _cut(self) -> None:
         if self.task is not None and self.stream._carrier is self:
@@ -234,6 +231,12 @@ class Exchange:
 
     def _start(self) -> None:
         stream, excluded = self.stream, self.stream.options.excluded_context
+        try:
+            _clock_of(stream).add(stream)
+        except RuntimeError:  # the machine has no thread for it
+            assert stream.response is not None
+            thread.close_unread(stream, stream.response)
+            raise
         if isinstance(stream, ThreadStream):
             thread.start(stream, inherited(excluded))
         elif self.reader is stream:
@@ -360,7 +363,7 @@ class Exchange:
             stream._failed = True
             stream.refuse(error)
             ASGI_LOG.warning("answered 505: %s", error)
-            await plain_answer(self.send, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n")
+            await plain_answer(self.send, 505, TOO_LONG)
             return
         except BaseException:
             spool.close()
@@ -379,7 +382,7 @@ class Exchange:
         if outcome != "finished" or (self.producer is not None and not self.producer.done()):
             await settle_either(stream, outcome)
         if self.producer is not None and not self.producer.done():
-            await self._join()
+            await self._join(self.producer)
         if needs_settling(stream):
             await settle_either(stream, outcome)
         elif stream._claim(outcome):
@@ -388,10 +391,9 @@ class Exchange:
             if stream._when_finished is not None:
                 reached(stream, "_when_finished")
 
-    async def _join(self) -> None:
-        producer, stream = self.producer, self.stream
-        if producer is None or producer.done():
-            return
+    async def _join(self, producer: asyncio.Task[None]) -> None:
+        """Wait for a producer that is still at work, as long as its response has a use for it."""
+        stream = self.stream
         keep(producer)
         if stream._outcome == "finished":  # what it still does is no longer the response's
             return

@@ -19,7 +19,6 @@ from ..errors import (
     BodyTooShort,
     ClientDisconnected,
     HeaderError,
-    InvalidTimeout,
     StreamAborted,
     StreamClosed,
     StreamEnded,
@@ -33,26 +32,24 @@ from .compression import Coder, chosen, coder_for
 from .conditional import dated, is_fresh, quoted
 from .framing import Body, Request, frame, has_body
 from .headers import (
+    DEFAULT_CONTENT_TYPE,
     IDENTITY,
-    STREAMING_TYPES,
     UTF_8,
     Headers,
     Pairs,
-    Shared,
     charset_of,
     finished,
-    media_type_of,
+    is_streaming,
     value_of,
     without_hop_by_hop,
 )
 from .hooks import Hooked
 from .request import NO_FIELDS, Fields
+from .shared import Shared
 
 if TYPE_CHECKING:
     from .response import StreamingResponse
 
-DEFAULT_CONTENT_TYPE = "text/plain; charset=utf-8"
-_OPEN = (State.NEW, State.STARTED)
 _OVER = (State.FINISHED, State.ABORTED)
 HTTP11 = Request("GET", (1, 1), False)
 
@@ -102,7 +99,7 @@ class BaseStream(Hooked):
 
     @property
     def status(self) -> int:
-        """The status code. Setting it after the commit raises `AlreadyCommitted`."""
+        """The status code; setting it raises `HeaderError`, and after the commit `AlreadyCommitted`."""
         return self._status
 
     @status.setter
@@ -114,7 +111,7 @@ class BaseStream(Hooked):
 
     @property
     def headers(self) -> Headers:
-        """The headers. Changing them after the commit raises `AlreadyCommitted`."""
+        """The headers; changing them raises `HeaderError`, and after the commit `AlreadyCommitted`."""
         headers = self._headers
         if headers is None:
             head = self._head
@@ -138,7 +135,10 @@ class BaseStream(Hooked):
         samesite: str | None = None,
         partitioned: bool = False,
     ) -> None:
-        """Add a Set-Cookie header (RFC 6265); `max_age` in seconds. Until the commit."""
+        """Add a Set-Cookie header (RFC 6265); `max_age` in seconds, `expires` a time or its timestamp.
+
+        Raises `HeaderError` for what makes no cookie, and `AlreadyCommitted` after the commit.
+        """
         self._check_uncommitted("set a cookie")
         check_cookie(key, value)
         try:
@@ -201,7 +201,7 @@ class BaseStream(Hooked):
     @property
     def committed(self) -> bool:
         """Whether the head is fixed: it has left, or is on its way."""
-        return self._state not in _OPEN
+        return self._state is not State.STARTED
 
     @property
     def closed(self) -> bool:
@@ -294,7 +294,7 @@ class BaseStream(Hooked):
         response = self.response
         if response is not None and (response.endless or response.is_file):
             return response.endless
-        return media_type_of(value_of(pairs, "content-type") or "") in STREAMING_TYPES
+        return is_streaming(pairs)
 
     def _new_coder(self) -> Coder:
         """What compresses the body, whose head is fixed and says so."""
@@ -355,7 +355,7 @@ class BaseStream(Hooked):
     def _admits(self, size: int) -> bool:
         """Whether a write of this size is to be sent; False: it is dropped on purpose."""
         self._check_open(size)
-        if self._ending is not None:
+        if self._ending is not None:  # also where `_check_open` refuses nothing
             raise self._ending
         if not self._connected:
             if self.ignore_disconnect:
@@ -397,11 +397,6 @@ class BaseStream(Hooked):
         home = self._home
         if home is not None:
             home.discard(self)
-
-    @staticmethod
-    def _check_timeout(timeout: float | None) -> None:
-        if timeout is not None and (not isinstance(timeout, (int, float)) or not timeout >= 0):
-            raise InvalidTimeout(timeout)
 
     def __repr__(self) -> str:
         what = self._outcome or self._state.value

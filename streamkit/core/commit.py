@@ -6,7 +6,7 @@ on it cannot become an error page. WSGI forbids that moment before the first chu
 and sending it are two steps here.
 
 Rule: every answer to "is this allowed now?" stands in `TRANSITIONS`. This file does no
-I/O and knows neither WSGI nor ASGI: whoever acts asks `after` first.
+I/O and knows neither WSGI nor ASGI: whoever commits, finishes or aborts asks `after` first.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import Literal, TypeAlias
 
 from ..errors import ProtocolViolation
 
-Action: TypeAlias = Literal["start", "replace", "commit", "send", "finish", "abort"]
+Action: TypeAlias = Literal["commit", "finish", "abort"]
 
 
 class State(Enum):
-    NEW = "new"  # no status yet
     STARTED = "started"  # status set, nothing sent: it may still be replaced
     COMMITTED = "committed"  # status and headers sent, body open
     FINISHED = "finished"  # body complete
@@ -31,25 +30,20 @@ class State(Enum):
 
 
 TRANSITIONS: Mapping[State, Mapping[Action, State]] = {
-    State.NEW: {"start": State.STARTED, "abort": State.ABORTED},
-    State.STARTED: {"replace": State.STARTED, "commit": State.COMMITTED, "abort": State.ABORTED},
-    State.COMMITTED: {"send": State.COMMITTED, "finish": State.FINISHED, "abort": State.ABORTED},
+    State.STARTED: {"commit": State.COMMITTED, "abort": State.ABORTED},
+    State.COMMITTED: {"finish": State.FINISHED, "abort": State.ABORTED},
     # Closing and aborting are idempotent: a server calls close() after every response.
     State.FINISHED: {"finish": State.FINISHED, "abort": State.FINISHED},
     State.ABORTED: {"finish": State.ABORTED, "abort": State.ABORTED},
 }
 
 
-def after(state: State, action: Action, said: str | None = None) -> State:
-    """The state that `action` leads to; `ProtocolViolation` if it may not happen now.
-
-    `said` is the caller's word for the action, for the message.
-    """
+def after(state: State, action: Action) -> State:
+    """The state that `action` leads to; `ProtocolViolation` if it may not happen now."""
     state_after = TRANSITIONS[state].get(action)
     if state_after is None:
         allowed = ", ".join(TRANSITIONS[state])
         raise ProtocolViolation(
-            f"{said or action} cannot follow in a response that is {state.value}; "
-            f"what may come now: {allowed}"
+            f"{action} cannot follow in a response that is {state.value}; what may come now: {allowed}"
         )
     return state_after

@@ -14,6 +14,10 @@ from typing import NamedTuple
 
 from ..types import Environ, Scope
 
+# What a client of HTTP/1.0 is told, with a 505, in place of what it cannot have.
+NEEDS_HTTP11 = "This response needs HTTP/1.1 or later.\n"
+TOO_LONG = "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n"
+
 _BODILESS = frozenset({204, 205, 304})
 _VERSION = re.compile(r"(?:HTTP/)?(\d+)(?:\.(\d+))?")
 

@@ -33,6 +33,7 @@ STREAMING_TYPES = frozenset(
     }
 )
 
+DEFAULT_CONTENT_TYPE = "text/plain; charset=utf-8"
 UTF_8 = "utf-8"
 IDENTITY = "identity"  # a body as it is, in the words of RFC 9110, section 12.5.3
 
@@ -52,38 +53,6 @@ _MUTATORS = (
     "__delitem__", "__ior__", "__setitem__", "add", "add_header", "clear", "extend", "pop", "popitem",
     "remove", "set", "setdefault", "setlist", "setlistdefault", "update",
 )  # fmt: skip
-
-
-class Shared(Pairs):
-    """A head that many responses have in common, and what `finished` made of it last."""
-
-    __slots__ = ("_last", "encoded", "media_type")
-    media_type: str  # in lower case, without parameters
-    encoded: list[tuple[bytes, bytes]] | None  # for whoever sends bytes
-
-    def __init__(self, pairs: Pairs) -> None:
-        super().__init__(pairs)
-        self.media_type = media_type_of(value_of(pairs, "content-type") or "text/plain")
-        self.encoded = None
-        self._last: tuple[Options, Shared] | None = None  # one value: threads ask at once
-
-    def finished_with(self, options: Options) -> Shared:
-        """What leaves, with these options, before a body that is streamed and has no length."""
-        last = self._last
-        if last is None or last[0] is not options:
-            self._last = last = (options, Shared(finished(self, options, 200, Body.STREAM)))
-        return last[1]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return list, (list(self),)  # a copy is one response's own
-
-    def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise HeaderError(
-            "this head is shared by many responses: describe a response with headers of its own"
-        )
-
-    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
 
 
 class Headers(WerkzeugHeaders):
@@ -252,6 +221,11 @@ def media_type_of(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+def media_type_in(headers: Pairs) -> str:
+    """The media type of a description's head, which is sent as plain text if it names none."""
+    return media_type_of(value_of(headers, "content-type") or DEFAULT_CONTENT_TYPE)
+
+
 @lru_cache(256)
 def charset_of(content_type: str) -> str:
     """The charset that text is sent in; `utf-8` by that name, and where none is named."""
@@ -302,7 +276,7 @@ def finished(
     body: Body,
     *,
     content_length: int | None = None,
-    default_type: str | None = "text/plain; charset=utf-8",
+    default_type: str | None = DEFAULT_CONTENT_TYPE,
     foreign: bool = False,
     coding: str | None = None,
     not_modified: bool = False,

@@ -13,10 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..errors import OptionsError
+from ..options import Options
 from ..types import Outcome
 
 if TYPE_CHECKING:
-    from ..options import Options
     from .response import StreamingResponse
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])

@@ -13,19 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, ClassVar, TypeAlias, overload
+from typing import Any, ClassVar, TypeAlias, get_args, overload
 
 from ..errors import AlreadyServed, EngineUnavailable, HeaderError, OptionsError, ProducerError
 from ..options import Options
 from ..syntax import check_status
 from ..types import EngineName, Environ, Receive, Scope, Send, StartResponse
-from .headers import STREAMING_TYPES, Headers, Items, Pairs, Shared, media_type_of, value_of
+from .headers import DEFAULT_CONTENT_TYPE, STREAMING_TYPES, Headers, Items, Pairs, media_type_in
 from .hooks import check_hook
 from .producers import Kind, Producer, check_takes_stream, is_one_shot, kind_of
+from .shared import Shared, content_type_alone
 
 Resource: TypeAlias = "AbstractContextManager[Any] | AbstractAsyncContextManager[Any]"
 
-_ENGINES = ("auto", "thread", "greenlet", "task")
+_ENGINES = get_args(EngineName)
 
 
 class StreamingResponse:
@@ -73,7 +74,7 @@ class StreamingResponse:
         *,
         status: int = 200,
         headers: Items = None,
-        content_type: str | None = "text/plain; charset=utf-8",
+        content_type: str | None = DEFAULT_CONTENT_TYPE,
         callback: Callable[[], object] | None = None,
         keep_open: bool = False,
         loop: bool = False,
@@ -89,6 +90,8 @@ class StreamingResponse:
         self.producer: Any = producer
         self.kind = kind_of(producer)
         check_takes_stream(producer)
+        if isinstance(producer, StreamingResponse):
+            raise ProducerError(f"wanted a producer, got the description of a response: {producer!r}")
         self.status = check_status(status)
         self.headers = _described_headers(headers, content_type)
         self.callback = callback
@@ -195,31 +198,16 @@ def _described_headers(headers: Items, content_type: str | None) -> Pairs:
     if content_type is not None and not isinstance(content_type, str):
         raise HeaderError(f"wanted content_type as text such as 'text/html', or None, got {content_type!r}")
     if headers is None:
-        return [] if content_type is None else _content_type_alone(content_type)
+        return [] if content_type is None else content_type_alone(content_type)
     pairs = list(Headers(headers))
     if content_type is not None and not any(name.lower() == "content-type" for name, _ in pairs):
-        pairs[:0] = _content_type_alone(content_type)
-    return pairs
-
-
-_CHECKED: dict[str, Pairs] = {}  # content types seen before, checked once
-
-
-def _content_type_alone(content_type: str) -> Pairs:
-    pairs = _CHECKED.get(content_type)
-    if pairs is None:
-        pairs = Shared(list(Headers([("Content-Type", content_type)])))
-        if len(_CHECKED) < 256:
-            _CHECKED[content_type] = pairs
+        pairs[:0] = content_type_alone(content_type)
     return pairs
 
 
 def _nature(headers: Pairs, kept: bool) -> tuple[str, bool]:
     """The media type without its parameters, and whether no end can be expected."""
-    if type(headers) is Shared:
-        media_type = headers.media_type
-    else:
-        media_type = media_type_of(value_of(headers, "content-type") or "text/plain")
+    media_type = headers.media_type if type(headers) is Shared else media_type_in(headers)
     return media_type, kept or media_type in STREAMING_TYPES
 
 

@@ -19,7 +19,27 @@ from ..types import Chunk
 from .base import BaseStream
 
 
-class ResponseStream(BaseStream):
+class _WrittenFile(BaseStream):
+    """What a file says of itself that is open for writing alone."""
+
+    def writable(self) -> bool:
+        """True, as of a file that is open for writing; also once it is closed."""
+        return True
+
+    def readable(self) -> bool:
+        """False."""
+        return False
+
+    def seekable(self) -> bool:
+        """False: what was written may have been sent."""
+        return False
+
+    def isatty(self) -> bool:
+        """False."""
+        return False
+
+
+class ResponseStream(_WrittenFile):
     """A response being sent, for synchronous code; safe to use from any thread.
 
     It is also a file open for writing: `csv.writer`, `print(file=)`, `json.dump`,
@@ -49,11 +69,14 @@ class ResponseStream(BaseStream):
 
     @abstractmethod
     def wait_committed(self, timeout: float | None = None) -> bool:
-        """Wait for the commit, at most `timeout` seconds; whether it has happened."""
+        """Wait for the commit, at most `timeout` seconds; whether it has happened.
+
+        None waits without end. Raises `InvalidTimeout`.
+        """
 
     @abstractmethod
     def wait_finished(self, timeout: float | None = None) -> bool:
-        """Wait for the end (all was handed over, or never will be); whether it has come."""
+        """Wait for the end (all was handed over, or never will be); as `wait_committed` otherwise."""
 
     def stale(
         self, *, etag: str | None = None, last_modified: datetime | None = None, weak: bool = False
@@ -75,7 +98,7 @@ class ResponseStream(BaseStream):
         return False
 
     def writeln(self, text: Chunk = "") -> int:
-        """Write `text`, and a newline unless it ends with one."""
+        """Write `text`, and a newline unless it ends with one; as `write` otherwise."""
         if isinstance(text, str):
             return self.write(text if text.endswith("\n") else text + "\n")
         chunk = self._encode(text)
@@ -87,7 +110,7 @@ class ResponseStream(BaseStream):
             self.write(line)
 
     def __lshift__(self, value: object) -> ResponseStream:
-        """Write any object by its `str()`; None sends nothing. Returns the stream."""
+        """Write any object by its `str()`, and bytes as they are; None sends nothing. Returns the stream."""
         if value is not None:
             self.write(value if isinstance(value, (bytes, bytearray, memoryview)) else str(value))
         return self
@@ -96,22 +119,6 @@ class ResponseStream(BaseStream):
         """Commit, and push what is held. Nothing is ever held back, so this only commits."""
         if not self.closed:
             self.commit()
-
-    def tell(self) -> int:
-        """Bytes written so far."""
-        raise NotImplementedError
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def isatty(self) -> bool:
-        return False
 
     def _not_open_for_reading(self, *args: object) -> NoReturn:
         raise io.UnsupportedOperation("not opened for reading")
@@ -143,7 +150,7 @@ class ResponseStream(BaseStream):
             self.close()
 
 
-class AsyncResponseStream(BaseStream):
+class AsyncResponseStream(_WrittenFile):
     """A response being sent, for asynchronous code on one event loop.
 
     The same names as `ResponseStream`; what may wait is awaited. `sync` is the twin for
@@ -155,7 +162,7 @@ class AsyncResponseStream(BaseStream):
 
     @abstractmethod
     def write(self, data: Chunk, /) -> Awaitable[int]:
-        """Send `str` or bytes; the awaited result is the number of bytes."""
+        """Send `str` or bytes; the awaited result is the number of bytes. As `ResponseStream.write`."""
 
     @abstractmethod
     def commit(self) -> Awaitable[None]:
@@ -171,11 +178,14 @@ class AsyncResponseStream(BaseStream):
 
     @abstractmethod
     async def wait_committed(self, timeout: float | None = None) -> bool:
-        """Wait for the commit, at most `timeout` seconds; whether it has happened."""
+        """Wait for the commit, at most `timeout` seconds; whether it has happened.
+
+        None waits without end. Raises `InvalidTimeout`.
+        """
 
     @abstractmethod
     async def wait_finished(self, timeout: float | None = None) -> bool:
-        """Wait for the end (all was handed over, or never will be); whether it has come."""
+        """Wait for the end (all was handed over, or never will be); as `wait_committed` otherwise."""
 
     def _put_from_thread(self, data: Chunk) -> int | None:
         """`write` for a twin, on another thread; None where it has to be done on the loop."""
@@ -187,10 +197,6 @@ class AsyncResponseStream(BaseStream):
     @property
     def sync(self) -> ResponseStream:
         """The twin for worker threads: the same stream, written without `await`."""
-        raise NotImplementedError
-
-    def tell(self) -> int:
-        """Bytes written so far."""
         raise NotImplementedError
 
     def stale(
@@ -213,7 +219,7 @@ class AsyncResponseStream(BaseStream):
         return False
 
     def writeln(self, text: Chunk = "") -> Awaitable[int]:
-        """Write `text`, and a newline unless it ends with one."""
+        """Write `text`, and a newline unless it ends with one; as `write` otherwise."""
         if isinstance(text, str):
             return self.write(text if text.endswith("\n") else text + "\n")
         chunk = self._encode(text)
@@ -228,18 +234,6 @@ class AsyncResponseStream(BaseStream):
         """Commit, and push what is held. Nothing is ever held back, so this only commits."""
         if not self.closed:
             await self.commit()
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def isatty(self) -> bool:
-        return False
 
     async def __aenter__(self) -> AsyncResponseStream:
         return self

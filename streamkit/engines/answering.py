@@ -60,7 +60,6 @@ class Answering(Handing, ThreadWaits):
     _direct: bool = False  # a chunk of bytes needs no further check
     _lock: threading.Lock = threading.Lock()
     _line: Line | None = None  # the connection, where the server hands it over
-    _busy: bool = False  # a chunk is on its way to the client
 
     # Set by the middleware: an `__init__` would cost each request a call.
     app_status: str | None  # what the application gave to start_response

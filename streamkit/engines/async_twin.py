@@ -9,24 +9,21 @@ waits for itself; the thread that makes the response waits until the hook has re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import CancelledError
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..core.hooks import Hook, check_hook
 from ..core.stream import AsyncResponseStream, ResponseStream
-from ..errors import ClientDisconnected, StreamError
+from ..errors import StreamError
 from ..types import Chunk
 from .ending import finished
 from .handed import logged
 from .mirror import Mirror
 from .task import keep
 from .thread import NOT_IN_HOOK
-from .twin import on_worker
+from .twin import on_worker, result_on
 
-_CLOSED = "the event loop is closed on which a hook of this stream was to run"
-LOOK_SECONDS = 1.0  # between two looks whether the loop of a hook is still there
+_CLOSED = "the event loop is closed on which a hook of this stream was to run, or to end"
 
 
 class AsyncTwin(Mirror, AsyncResponseStream):
@@ -96,27 +93,6 @@ def on_loop(
         if asyncio._get_running_loop() is loop:  # added too late: at once, and whoever added it goes on
             keep(loop.create_task(logged(stream, call())))
         else:
-            _wait_for(call(), loop)
+            result_on(loop, call(), if_closed=lambda: StreamError(_CLOSED))
 
     return carried
-
-
-def _wait_for(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
-    """Have the loop run it, as long as there is one that runs."""
-    try:
-        done = asyncio.run_coroutine_threadsafe(coroutine, loop)
-    except RuntimeError:
-        coroutine.close()
-        raise StreamError(_CLOSED) from None
-    while True:
-        try:
-            return done.result(LOOK_SECONDS)
-        except CancelledError:  # with the loop, which leaves its clients at its end
-            raise ClientDisconnected from None
-        except FutureTimeout:
-            if done.done():
-                raise  # the hook's own
-            if loop.is_closed():
-                raise StreamError(
-                    "the event loop is closed, and a hook that stood on it has not ended"
-                ) from None

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from ..core.commit import State, after
-from ..core.framing import Body, frame
-from ..core.headers import STREAMING_TYPES, finished, media_type_of, value_of
+from ..core.framing import NEEDS_HTTP11, Body, frame
+from ..core.headers import finished, is_streaming, media_type_of
 from ..core.request import Fields, fields_of
 from ..errors import ClientDisconnected, ProtocolViolation, StreamClosed, TooManyStreams
 from ..syntax import check_status
@@ -20,21 +20,15 @@ from ..types import Message
 from .clock import loop_clock
 from .coded import CodedSend
 from .ending import outcome_of, report_async, run_commit_hooks, settle_async
-from .messages import (
-    body_message,
-    encoded,
-    plain_answer,
-    request_of,
-    send_whole,
-    spooled,
-    too_many,
-)
+from .messages import body_message, encoded, plain_answer, request_of, send_whole, spooled, too_many
 from .phases import CARED, DROPPING, OVER, OWN
 from .pull import TURNS
 from .registry import check_room
 from .spool import Spool
 from .task import keep
 from .tended import Tended
+
+End: TypeAlias = Literal["finish", "abort"]
 
 
 def no_headers(got: object) -> ProtocolViolation:
@@ -106,9 +100,8 @@ class Cared(Tended):
             raise self._abort
         message = self._start
         pairs = self._pairs if self._headers is None else list(self._headers)
-        endless = media_type_of(value_of(pairs, "content-type") or "") in STREAMING_TYPES
         http10 = self.options.http10
-        self._body = frame(self.request, self._status, endless=endless, http10=http10)
+        self._body = frame(self.request, self._status, endless=is_streaming(pairs), http10=http10)
         self._state = after(self._state, "commit")
         if self._headers is not None:
             self._headers.freeze()
@@ -119,7 +112,7 @@ class Cared(Tended):
         self._head = (self._status, pairs)
         if http10 == "reject" and self.request.version < (1, 1):
             self._drop()
-            await plain_answer(self.server_send, 505, "This response needs HTTP/1.1 or later.\n")
+            await plain_answer(self.server_send, 505, NEEDS_HTTP11)
             return
         try:
             check_room(self, loop_clock())
@@ -271,7 +264,7 @@ class Cared(Tended):
         self.spool = None
         await send_whole(self.server_send, head[0], head[1], spool)
 
-    async def _finish(self, how: Any) -> None:
+    async def _finish(self, how: End) -> None:
         """Close the body if that is still to be done, and tell whom it concerns."""
         if self._ended:
             return
@@ -290,7 +283,7 @@ class Cared(Tended):
                 await report_async(self, failure)
         await settle_async(self, outcome_of(self))
 
-    async def _send_end(self, how: Any) -> Exception | None:
+    async def _send_end(self, how: End) -> Exception | None:
         """Send what is left, and the end of a body that has a good one; what the server has raised."""
         try:
             if self._crossing is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from ..core.commit import State
-from ..core.framing import Body
+from ..core.framing import TOO_LONG, Body
 from ..errors import (
     ApplicationFailed,
     BufferLimitExceeded,
@@ -44,10 +44,6 @@ class Concluding(Relay):
     __slots__ = ()
 
     _refused: TooManyStreams | None = None  # it found all streams taken
-
-    async def _commit(self) -> None:
-        """Send the head of this stream's own."""
-        raise NotImplementedError
 
     async def conclude(self, error: BaseException | None) -> None:
         """The application has returned, or raised: end the response as that deserves."""
@@ -120,7 +116,7 @@ class Concluding(Relay):
             error = self.spool.exceeded
         if error is None:
             error = self._unfinished()
-        if self._head is None and self._state is not State.FINISHED:
+        if self._head is None:
             await self._conclude_uncommitted(error)
         elif self.phase in (OVER, DROPPING):  # what happened after a complete response is the application's
             await settle_async(self, outcome_of(self))
@@ -197,8 +193,6 @@ class Concluding(Relay):
                     log_error(self, "an on_finish hook failed", fault)
 
     async def _conclude_stream(self, error: BaseException | None) -> None:
-        if self._head is None:
-            await self._commit()
         if isinstance(error, BufferLimitExceeded):
             await self._refuse(error)
             return
@@ -216,9 +210,7 @@ class Concluding(Relay):
     async def _refuse(self, error: BufferLimitExceeded) -> None:
         self._failed = True
         ASGI_LOG.warning("answered 505: %s", error)
-        await plain_answer(
-            self.server_send, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n"
-        )
+        await plain_answer(self.server_send, 505, TOO_LONG)
         self._end(error)
         await settle_async(self, "failed")
 

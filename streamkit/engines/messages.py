@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..core.framing import Request
-from ..core.headers import Pairs, Shared
+from ..core.headers import Pairs
+from ..core.shared import Shared
 from ..errors import TooManyStreams
 from ..types import ASGIHeaders, Message, Receive, Scope, Send
 from .ending import ASGI_LOG

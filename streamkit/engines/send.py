@@ -14,6 +14,7 @@ Rule: until something touches it, it holds a few references and looks at each me
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any
@@ -21,28 +22,17 @@ from typing import Any
 from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body
+from ..core.hooks import HookName
 from ..core.stream import AsyncResponseStream, ResponseStream
-from ..errors import (
-    ClientDisconnected,
-    StreamAborted,
-    StreamClosed,
-    StreamError,
-    TooManyStreams,
-)
+from ..errors import ClientDisconnected, StreamAborted, StreamClosed, StreamError, TooManyStreams
 from ..types import Chunk
 from .async_twin import AsyncTwin
 from .clock import loop_clock
 from .concluding import Concluding
 from .crossing import Crossing
-from .ending import (
-    run_commit_hooks,
-)
+from .ending import run_commit_hooks
 from .handed import came_to_nothing, logged
-from .messages import (
-    body_message,
-    encoded,
-    request_of,
-)
+from .messages import body_message, encoded, request_of
 from .phases import CARRIED, HELD, NEW, OVER, OWN
 from .ready import DONE
 from .registry import check_room
@@ -335,6 +325,6 @@ class ScopeStream(Concluding):
         crossing = self._crossing
         return self._tail if crossing is None else crossing.tail
 
-    def _hooks(self, name: Any) -> Any:
+    def _hooks(self, name: HookName) -> deque[Callable[..., Any]]:
         self.touched = True
         return super()._hooks(name)

@@ -49,7 +49,6 @@ class Tended(Handing, LoopWaits):
     _start: Message | None = None  # the application's start, until it is known what follows
     _inbox: Inbox | None = None
     _writer: asyncio.Task[Any] | None = None  # the task that is cut off when the client leaves
-    _busy: bool = False  # a message is on its way to the server
     _beating: asyncio.Task[None] | None = None  # the last heartbeat
     _cut_off: bool = False
     _app_failed: int = 0

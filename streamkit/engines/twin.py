@@ -15,12 +15,14 @@ import asyncio
 import threading
 from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import datetime
 from typing import Any, TypeVar
 
 from ..core.hooks import Hook, check_hook
 from ..core.stream import AsyncResponseStream, ResponseStream
-from ..errors import ClientDisconnected, StreamError
+from ..errors import ClientDisconnected, StreamClosed, StreamError
 from ..types import Chunk
 from .loop import loop_of_this_thread
 from .mirror import Mirror
@@ -30,6 +32,7 @@ from .thread import NOT_IN_HOOK
 Result = TypeVar("Result")
 
 _ON_LOOP = "`.sync` is for worker threads: on the event loop, await the stream itself"
+LOOK_SECONDS = 1.0  # between two looks whether the loop that a thread waits for is still there
 
 
 class _Hooking(threading.local):
@@ -56,7 +59,15 @@ class Twin(Mirror, ResponseStream):
         if loop_of_this_thread() is self._loop:
             coroutine.close()
             raise StreamError(_ON_LOOP)
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        return result_on(self._loop, coroutine, if_closed=self._why_not)
+
+    def _why_not(self) -> Exception:
+        """What to raise where the loop is closed: after the stream's end, or under it."""
+        try:
+            self._origin._check_open(0)
+        except StreamClosed as error:
+            return error
+        return ClientDisconnected()
 
     def _send(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """The same for what commits, which a hook of the commit would wait for without end."""
@@ -94,6 +105,9 @@ class Twin(Mirror, ResponseStream):
         self._send(commit())
 
     def close(self) -> None:
+        if self._origin.closed:
+            return  # its loop may be closed by now
+
         async def close() -> None:
             await self._origin.close()
 
@@ -101,12 +115,19 @@ class Twin(Mirror, ResponseStream):
 
     def abort(self, reason: object = None) -> None:
         self._origin._hear_from_thread()
-        self._loop.call_soon_threadsafe(self._origin.abort, reason)
+        try:
+            self._loop.call_soon_threadsafe(self._origin.abort, reason)
+        except RuntimeError:
+            pass  # the loop was closed: nothing more of it is sent
 
     def wait_committed(self, timeout: float | None = None) -> bool:
+        if self._origin.outcome is not None:
+            return self._origin._head is not None
         return self._wait_for(self._origin.wait_committed(timeout))
 
     def wait_finished(self, timeout: float | None = None) -> bool:
+        if self._origin.outcome is not None:
+            return True
         return self._wait_for(self._origin.wait_finished(timeout))
 
     def stale(
@@ -152,6 +173,31 @@ class Twin(Mirror, ResponseStream):
             return on_worker(lambda: hook(self, *details))
 
         return carried
+
+
+def result_on(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, Result],
+    *,
+    if_closed: Callable[[], Exception],
+) -> Result:
+    """Have that loop run it, and wait in this thread; raises `if_closed()` if the loop ends first."""
+    try:
+        done = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError:
+        coroutine.close()
+        raise if_closed() from None
+    while True:
+        try:
+            return done.result(LOOK_SECONDS)
+        except CancelledError:  # with the loop, which leaves its clients at its end
+            raise ClientDisconnected from None
+        except FutureTimeout:
+            if done.done():
+                return done.result()  # it came just now, or the time-out is its own
+            if loop.is_closed():
+                coroutine.close()
+                raise if_closed() from None
 
 
 async def on_worker(call: Callable[[], Result]) -> Result:

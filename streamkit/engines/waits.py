@@ -16,6 +16,7 @@ from typing import Literal
 
 from ..core.base import BaseStream
 from ..core.stream import AsyncResponseStream, ResponseStream
+from ..errors import InvalidTimeout
 
 Milestone = Literal["_when_committed", "_when_finished"]
 
@@ -37,32 +38,30 @@ def future_of(stream: BaseStream, milestone: Milestone) -> Future[None]:
     return future
 
 
+def check_timeout(timeout: float | None) -> None:
+    """Refuse what is neither None nor a number of seconds from 0 up, with `InvalidTimeout`."""
+    if timeout is not None and (not isinstance(timeout, (int, float)) or not timeout >= 0):
+        raise InvalidTimeout(timeout)
+
+
 def _wait(
-    stream: BaseStream,
-    milestone: Milestone,
-    timeout: float | None,
-    flag: Callable[[], bool],
-    over: Callable[[], bool] = bool,
-) -> bool:
-    stream._check_timeout(timeout)
+    stream: BaseStream, milestone: Milestone, timeout: float | None, is_known: Callable[[], bool]
+) -> None:
+    """Wait in a thread, unless it `is_known` already whether the milestone is reached."""
+    check_timeout(timeout)
     future = future_of(stream, milestone)
-    if not flag() and not over():
+    if not is_known():
         wait_for_futures([future], _bounded(timeout))
-    return flag()
 
 
 async def _await(
-    stream: BaseStream,
-    milestone: Milestone,
-    timeout: float | None,
-    flag: Callable[[], bool],
-    over: Callable[[], bool] = bool,
-) -> bool:
-    stream._check_timeout(timeout)
+    stream: BaseStream, milestone: Milestone, timeout: float | None, is_known: Callable[[], bool]
+) -> None:
+    """`_wait`, awaited."""
+    check_timeout(timeout)
     future = future_of(stream, milestone)
-    if not flag() and not over():
+    if not is_known():
         await asyncio.wait([asyncio.wrap_future(future)], timeout=_bounded(timeout))
-    return flag()
 
 
 def _bounded(timeout: float | None) -> float | None:
@@ -74,19 +73,21 @@ class ThreadWaits(ResponseStream):
     """`wait_committed` and `wait_finished` for threads."""
 
     def wait_committed(self, timeout: float | None = None) -> bool:
-        return _wait(self, "_when_committed", timeout, lambda: self._head is not None, lambda: self.closed)
+        _wait(self, "_when_committed", timeout, lambda: self._head is not None or self.closed)
+        return self._head is not None
 
     def wait_finished(self, timeout: float | None = None) -> bool:
-        return _wait(self, "_when_finished", timeout, lambda: self._outcome is not None)
+        _wait(self, "_when_finished", timeout, lambda: self._outcome is not None)
+        return self._outcome is not None
 
 
 class LoopWaits(AsyncResponseStream):
     """`wait_committed` and `wait_finished` for loops."""
 
     async def wait_committed(self, timeout: float | None = None) -> bool:
-        return await _await(
-            self, "_when_committed", timeout, lambda: self._head is not None, lambda: self.closed
-        )
+        await _await(self, "_when_committed", timeout, lambda: self._head is not None or self.closed)
+        return self._head is not None
 
     async def wait_finished(self, timeout: float | None = None) -> bool:
-        return await _await(self, "_when_finished", timeout, lambda: self._outcome is not None)
+        await _await(self, "_when_finished", timeout, lambda: self._outcome is not None)
+        return self._outcome is not None

@@ -14,6 +14,7 @@ Rule: until something touches it, it holds three references and does nothing.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from ..core.base import BaseStream
 from ..core.commit import State, after
 from ..core.framing import Body
-from ..core.hooks import Hook, check_hook
+from ..core.hooks import Hook, HookName, check_hook
 from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import (
     ClientDisconnected,
@@ -52,7 +53,7 @@ class RequestStream(Answering):
 
     __slots__ = ()
 
-    def _hooks(self, name: Any) -> Any:
+    def _hooks(self, name: HookName) -> deque[Callable[..., Any]]:
         self.plain = False
         return super()._hooks(name)
 

@@ -7,18 +7,16 @@ import pytest
 from streamkit.core.commit import Action, State, after
 from streamkit.errors import ProtocolViolation
 
-ACTIONS: tuple[Action, ...] = ("start", "replace", "commit", "send", "finish", "abort")
+ACTIONS: tuple[Action, ...] = ("commit", "finish", "abort")
 
-NEW, STARTED, COMMITTED = State.NEW, State.STARTED, State.COMMITTED
-FINISHED, ABORTED = State.FINISHED, State.ABORTED
+STARTED, COMMITTED, FINISHED, ABORTED = State.STARTED, State.COMMITTED, State.FINISHED, State.ABORTED
 
-#          start    replace  commit     send       finish    abort
+#          commit     finish    abort
 BY_HAND = {
-    NEW: (STARTED, None, None, None, None, ABORTED),
-    STARTED: (None, STARTED, COMMITTED, None, None, ABORTED),
-    COMMITTED: (None, None, None, COMMITTED, FINISHED, ABORTED),
-    FINISHED: (None, None, None, None, FINISHED, FINISHED),
-    ABORTED: (None, None, None, None, ABORTED, ABORTED),
+    STARTED: (COMMITTED, None, ABORTED),
+    COMMITTED: (None, FINISHED, ABORTED),
+    FINISHED: (None, FINISHED, FINISHED),
+    ABORTED: (None, ABORTED, ABORTED),
 }
 
 
@@ -34,5 +32,5 @@ def test_each_state_allows_just_these_actions(state: State, action: Action) -> N
 
 
 def test_a_refusal_says_what_may_come_instead() -> None:
-    with pytest.raises(ProtocolViolation, match=r"http\.response\.start cannot follow.*send, finish, abort"):
-        after(COMMITTED, "start", "http.response.start")
+    with pytest.raises(ProtocolViolation, match=r"commit cannot follow.*: finish, abort"):
+        after(COMMITTED, "commit")
