@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from ..core.compression import Coder
-from ..core.framing import Body, Request
+from ..core.framing import NEEDS_HTTP11, TOO_LONG, Body, Request
 from ..core.response import StreamingResponse
 from ..errors import BufferLimitExceeded, ClientDisconnected, TooManyStreams
 from ..syntax import status_line
@@ -22,7 +22,7 @@ from .bridge import BridgeStream
 from .clock import thread_clock
 from .ending import WSGI_LOG, linger, outcome_of, settle, settle_async
 from .pull import Pull
-from .registry import RETRY_AFTER, TOO_MANY
+from .registry import RETRY_AFTER, TOO_MANY, check_room
 from .spool import Spool
 from .thread import ThreadStream
 
@@ -38,7 +38,16 @@ def started(
     begin: Callable[[], object] | None = None,
 ) -> Iterable[bytes]:
     """Have the producer begin, wait for the head, hand it to the server, and return the body."""
-    thread_clock.add(stream)  # first: a shutdown that comes now must find it
+    try:
+        if stream.response is not None:  # an application on a worker has asked for room itself
+            check_room(stream, thread_clock)
+        thread_clock.add(stream)  # before it begins: a shutdown that comes now must find it
+    except BaseException as error:
+        stream._failed = not isinstance(error, TooManyStreams)  # then the clock has found no thread
+        discard(stream, stream.response)
+        if isinstance(error, TooManyStreams):
+            return too_many(start_response, error)
+        raise
     try:
         if begin is not None:
             begin()
@@ -238,7 +247,7 @@ def reject(start_response: StartResponse, request: Request) -> Iterable[bytes]:
     if request.method == "HEAD":
         start_response(status_line(505), [("Content-Type", "text/plain; charset=utf-8")])
         return iter((b"",))
-    return plain_answer(start_response, 505, "This response needs HTTP/1.1 or later.\n")
+    return plain_answer(start_response, 505, NEEDS_HTTP11)
 
 
 def too_many(start_response: StartResponse, error: TooManyStreams, method: str = "GET") -> Iterable[bytes]:
@@ -252,7 +261,7 @@ def refuse(start_response: StartResponse, error: BufferLimitExceeded, spool: Spo
     if spool is not None:
         spool.close()
     WSGI_LOG.warning("answered 505: %s", error)
-    return plain_answer(start_response, 505, "This response is too long for HTTP/1.0; ask with HTTP/1.1.\n")
+    return plain_answer(start_response, 505, TOO_LONG)
 
 
 def head_only(
@@ -272,10 +281,12 @@ def head_only(
     return iter((b"",))  # hypercorn wants a chunk, and no other server minds an empty one
 
 
-def discard(stream: ChannelStream, response: StreamingResponse) -> None:
+def discard(stream: ChannelStream, response: StreamingResponse | None) -> None:
     """End a stream whose producer is not to run."""
     stream._end(None)
-    if isinstance(stream, BridgeStream):
+    if response is None:
+        pass
+    elif isinstance(stream, BridgeStream):
         asyncio.run_coroutine_threadsafe(producing.close_unread(stream, response), stream._loop).result()
     else:
         thread.close_unread(stream, response)

@@ -40,8 +40,10 @@ class Clock:
         try:
             self._see_to(options.tick)
         except BaseException:
-            stream._go_home()
+            self.streams.discard(stream)
             raise
+        if getattr(stream, "_outcome", None) is not None:  # ended meanwhile: nobody would take it out again
+            self.streams.discard(stream)
 
     def _see_to(self, tick: float) -> None:
         raise NotImplementedError
@@ -83,7 +85,7 @@ class ThreadClock(Clock):
                     self._running = True
                     try:
                         threading.Thread(target=self._run, name="streamkit-clock", daemon=True).start()
-                    except BaseException:  # the machine has no thread for it now
+                    except Exception:  # the machine has no thread for it now
                         self._running = False
                         raise
 
@@ -139,6 +141,11 @@ loop_clocks: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClock] = WeakKeyDi
 _latest: tuple[asyncio.AbstractEventLoop, LoopClock] | None = None  # a process has one loop, as a rule
 
 
+def known_loops() -> list[asyncio.AbstractEventLoop]:
+    """The loops that have a clock, while other threads may add some, or drop them."""
+    return [loop for ref in loop_clocks.keyrefs() if (loop := ref()) is not None]
+
+
 def loop_clock(loop: asyncio.AbstractEventLoop | None = None) -> LoopClock:
     """The clock of this loop, or of the running one; to ask for that costs a system call on CPython 3.11."""
     global _latest
@@ -149,7 +156,7 @@ def loop_clock(loop: asyncio.AbstractEventLoop | None = None) -> LoopClock:
         return latest[1]
     clock = loop_clocks.get(loop)
     if clock is None:
-        for other in list(loop_clocks):
+        for other in known_loops():
             if other.is_closed():  # the timer of its clock refers to it, so it would never be freed
                 loop_clocks.pop(other, None)
         clock = loop_clocks[loop] = LoopClock()

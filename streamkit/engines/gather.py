@@ -140,7 +140,10 @@ class ThreadGather(_Gathering):
             push, around = self._push_beside, getattr(self.stream.response, "beside", None)
             if around is not None and self.stream._head is None:
                 push = around(push)  # and close what they open on that thread
-            pool.submit(lambda: context.run(push))  # which may wait
+            try:
+                pool.submit(lambda: context.run(push))  # which may wait
+            except RuntimeError:
+                pass  # the machine has no thread for it now; the clock comes again
 
     def _push_beside(self) -> None:
         if not self._turn.acquire(blocking=False):

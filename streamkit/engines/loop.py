@@ -19,6 +19,7 @@ import selectors
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent import futures
 from contextvars import Context
 from typing import Any
 
@@ -56,7 +57,7 @@ class LoopThread:
             # the next greenlet would stop them all for it. What the loop is given meanwhile it keeps.
             try:
                 begun.start()
-            except BaseException:  # the machine has no thread for it; the next who asks starts another
+            except Exception:  # the machine has no thread for it; the next who asks starts another
                 self._thread = None
                 raise
         return loop
@@ -72,7 +73,10 @@ class LoopThread:
             self._loop = self._thread = None
         if loop is None or thread is None:
             return
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(timeout=1.0)
+        try:
+            asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(timeout=1.0)
+        except futures.TimeoutError:
+            return  # a producer keeps the loop from running: it ends with the process
         loop.call_soon_threadsafe(loop.stop)
         thread.join(timeout=1.0)
         if not thread.is_alive():

@@ -37,7 +37,7 @@ class Pool:
             self._busy.add(worker)
             try:
                 threading.Thread(target=worker.run, name=self._name, daemon=True).start()
-            except BaseException:  # the machine has no thread for it
+            except Exception:  # the machine has no thread for it
                 self._busy.discard(worker)
                 raise
             return
@@ -73,8 +73,10 @@ class _Worker:
         while True:
             job, self.job = self.job, None
             assert job is not None
-            job()
-            busy.discard(self)
+            try:
+                job()
+            finally:
+                busy.discard(self)
             del job  # what the job held must not live on while this thread is idle
             idle.append(self)
             if not parked.acquire(timeout=IDLE_SECONDS):

@@ -17,6 +17,7 @@ import _thread
 import asyncio
 import logging
 import math
+import os
 import signal
 import threading
 import time
@@ -28,13 +29,16 @@ from typing import Any
 from ..core.base import BaseStream
 from ..core.headers import media_type_of, value_of
 from ..errors import InvalidTimeout, StreamEnded, TooManyStreams
-from .clock import Clock, loop_clocks, thread_clock
+from .clock import Clock, known_loops, loop_clocks, thread_clock
 from .loop import loop_of_this_thread
 from .pool import pool
 
 _LOG = logging.getLogger("streamkit")
 LOOK_EVERY = 0.02  # seconds between two looks at what is still open
 LAST_MOMENT = 0.5  # seconds that streams have to say their last words; then they are cut
+# Seconds that a stream which opens late has for its head, without which an end is an error page; event
+# streams send theirs after one (`commit_after`).
+TO_HEAD = 1.5
 # Seconds after a signal for which requests that were under way may still open streams. Servers wait for
 # them, gunicorn so long, uvicorn without end.
 WATCH = 30.0
@@ -50,8 +54,9 @@ Handler = Callable[[int, FrameType | None], Any]
 def open_streams() -> list[Any]:
     """The streams that are open now, each with the loop that it belongs to, or None."""
     found: list[Any] = [(None, stream) for stream in tuple(thread_clock.streams)]
-    for loop, clock in list(loop_clocks.items()):
-        if not loop.is_closed():  # else it was closed under its streams
+    for loop in known_loops():
+        clock = loop_clocks.get(loop)
+        if clock is not None and not loop.is_closed():  # else it was closed under its streams
             found.extend((loop, stream) for stream in tuple(clock.streams))
     return found
 
@@ -59,18 +64,31 @@ def open_streams() -> list[Any]:
 _room = threading.Lock()
 
 
+def _forget() -> None:
+    """After a fork: who held the lock exists in the parent only."""
+    global _room
+    _room = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 def check_room(stream: BaseStream, clock: Clock) -> None:
-    """Raise `TooManyStreams` if this stream would be one too many; else it is one of those that are open."""
+    """Raise `TooManyStreams` if this stream would be one too many; else it is one of those that are open.
+
+    Whoever asks adds it to the clock when it is there to be looked at.
+    """
     limit = stream.options.max_streams
     if limit is None:
         return
     with _room:
         if len(open_streams()) >= limit:
             raise TooManyStreams(limit)
+        # Not `clock.add`, which may have to start a thread, and waits for it: where the lock was made before
+        # gevent patched the process, the next greenlet would stop them all for it.
         clock.streams.add(stream)
-    # Not under the lock: to start a clock is to wait, and where the lock was made before gevent patched the
-    # process, the next greenlet would stop them all for it.
-    clock.add(stream)
+        stream._home = clock.streams
 
 
 def shutdown(grace: float | None = None) -> bool:
@@ -116,6 +134,9 @@ def _end_all_to_come() -> None:
     while time.monotonic() < until:
         ending.look()
         time.sleep(LOOK_EVERY)
+    ending.take_no_more()
+    while not ending.look():  # a longer grace than that is kept too
+        time.sleep(LOOK_EVERY)
 
 
 class _Ending:
@@ -131,6 +152,10 @@ class _Ending:
     @property
     def are_open(self) -> bool:
         return bool(self._ends)
+
+    def take_no_more(self) -> None:
+        """Who opens a stream from now on is left alone."""
+        self._ours = set(self._ends)
 
     def look(self) -> bool:
         """Tell those whose time has come; whether none is open, or none has had more time than this."""
@@ -154,16 +179,18 @@ class _Ending:
         allowed = stream.options.grace if self._grace is None else self._grace
         if self._began is None:
             return now + allowed
-        return max(self._began + allowed, now + LAST_MOMENT)  # who comes later has a moment too
+        moment = LAST_MOMENT if stream._head is not None else TO_HEAD + LAST_MOMENT
+        return max(self._began + allowed, now + moment)  # who comes later has a moment too
 
 
 def _has_no_end(stream: BaseStream) -> bool:
     """Whether waiting for the end of this body would be waiting for nothing."""
-    response = stream.response
+    response, head = stream.response, stream._head
+    if head is None:  # to end it would be an error page: it may send its head first
+        return False
     if response is not None and (response.keep_open or response.loop):
         return True
-    head = stream._head
-    return head is not None and media_type_of(value_of(head[1], "content-type") or "") in _ENDLESS
+    return media_type_of(value_of(head[1], "content-type") or "") in _ENDLESS
 
 
 def _tell(loop: asyncio.AbstractEventLoop | None, stream: Any, is_late: bool) -> None:
@@ -173,7 +200,10 @@ def _tell(loop: asyncio.AbstractEventLoop | None, stream: Any, is_late: bool) ->
     # Who has not come to an end by the last moment has a client that takes nothing.
     act = stream.give_up if stream._ending is not None and is_late else stream.end_early
     if loop is None:
-        pool.submit(partial(act, ending))  # completions may take their time, and each its own
+        try:
+            pool.submit(partial(act, ending))  # completions may take their time, and each its own
+        except RuntimeError:  # the machine has no thread for it
+            act(ending)
         return
     try:
         loop.call_soon_threadsafe(act, ending)
@@ -189,9 +219,6 @@ class SignalChain:
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self) -> None:
-        self._below: dict[int, Handler] = {}  # the server's handlers
-
     def hook_in(self) -> None:
         """Stand before the server's handlers, where there are some and this is the main thread."""
         if threading.current_thread() is not threading.main_thread():
@@ -201,13 +228,22 @@ class SignalChain:
             # Without a handler the process ends at once, which is what its owner chose.
             if _is_of_runner(handler):
                 continue  # it is gone with its loop, and the next one's is set over Python's own only
-            if callable(handler) and handler not in (signal.default_int_handler, self._handle):
-                self._below[number] = handler
-                signal.signal(number, self._handle)
+            if callable(handler) and handler is not signal.default_int_handler and type(handler) is not _Link:
+                signal.signal(number, _Link(handler))
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        _thread.start_new_thread(_end_all_to_come, ())
-        self._below[number](number, frame)
+
+class _Link:
+    """What stands before one handler. It may be kept below another handler, or be put back later."""
+
+    def __init__(self, below: Handler) -> None:
+        self._below = below
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        try:
+            _thread.start_new_thread(_end_all_to_come, ())
+        except RuntimeError:
+            pass  # the machine has no thread for it, and nothing may be logged here
+        self._below(number, frame)
 
 
 def _is_of_runner(handler: object) -> bool:

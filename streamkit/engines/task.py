@@ -286,7 +286,10 @@ class TaskStream(LoopStream):
         if parked is not None:
             self._wake = None
             if not parked.done():
-                parked.set_result(None)
+                try:
+                    parked.set_result(None)
+                except RuntimeError:  # the loop was closed under its request: nobody reads any more
+                    self._connected = self._direct = False
 
     def _call_reader(self) -> None:
         # Whether it is parked only its own thread can tell, which parks without the mutex.

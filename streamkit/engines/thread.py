@@ -8,6 +8,7 @@ Rule: the twin of `task` and `producing`; only `await` differs.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future
@@ -19,7 +20,7 @@ from typing import Any
 from ..core.base import BaseStream
 from ..core.commit import State
 from ..core.producers import Kind, check_returned
-from ..core.replay import guarded_by
+from ..core.replay import guard_anew, guarded_by
 from ..core.response import StreamingResponse
 from ..errors import ClientDisconnected, StreamError
 from ..types import Chunk
@@ -31,6 +32,8 @@ from .waits import ThreadWaits, future_of, reached
 
 # One that may be taken again: the collector may run a destructor that adds an event in its midst.
 guarded_by(threading.RLock)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=guard_anew)
 
 
 NOT_IN_HOOK = "an on_commit hook may change the head, but not write the body"
@@ -166,14 +169,17 @@ class ThreadStream(Channel, ThreadWaits):
         return ThreadGather(self)
 
     def _settle_elsewhere(self) -> None:
-        pool.submit(lambda: settle(self, outcome_of(self)))
+        try:
+            pool.submit(lambda: settle(self, outcome_of(self)))
+        except RuntimeError:  # the machine has no thread for it, and there is no second time
+            settle(self, outcome_of(self))
 
 
 def start(stream: ThreadStream, context: Context) -> None:
     """Run the stream's producer on a pooled thread, in this context."""
     try:
         pool.submit(lambda: context.run(run, stream))
-    except BaseException:  # there is no thread for it, so it is not to run
+    except Exception:  # there is no thread for it, so it is not to run
         assert stream.response is not None
         close_unread(stream, stream.response)
         raise

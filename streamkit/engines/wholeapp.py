@@ -96,8 +96,8 @@ class AppStream(ThreadStream):
         except TooManyStreams as error:
             self.request_stream.refused = self._refusal = error
             raise
-        super()._fix_head_here()
         thread_clock.add(self)  # it is open from here on, though the server's thread does not know yet
+        super()._fix_head_here()
 
     def start_app(self, app: WSGIApp, environ: Environ, context: Context) -> None:
         """Run the application in this context."""
@@ -109,6 +109,8 @@ class AppStream(ThreadStream):
             if self._head is None and self._abort is None:
                 self.returned = (body,)
                 self._end(None)
+                if not self._connected:
+                    self._drop_returned()
                 return
             self._drop(body)
             answer = self.request_stream.answer
@@ -122,6 +124,17 @@ class AppStream(ThreadStream):
             except BaseException:  # whatever a hook does, the reader is not left waiting
                 self._end(raisable(error))
                 raise
+
+    def leave(self) -> None:
+        super().leave()
+        if self._done:
+            self._drop_returned()
+
+    def _drop_returned(self) -> None:
+        """Close what nobody will send, once."""
+        returned = self.__dict__.pop("returned", None)
+        if returned is not None:
+            self._drop(returned[0])
 
     def _drop(self, body: Any) -> None:
         close = getattr(body, "close", None)

@@ -13,19 +13,16 @@ from ..core.framing import Request, has_body
 from ..core.request import KEY, NO_FIELDS, fields_of
 from ..core.response import StreamingResponse, carried_out_by
 from ..engines import thread
-from ..engines.bodies import ChannelStream, Reader, discard, head_only, reject, started, too_many
+from ..engines.bodies import ChannelStream, Reader, discard, head_only, reject, started
 from ..engines.bridge import BridgeStream
-from ..engines.clock import thread_clock
 from ..engines.ending import WSGI_LOG
 from ..engines.faces import faced
 from ..engines.hints import hints_of_environ
 from ..engines.line import line_of
 from ..engines.pull import UNBOUNDED, Pull
-from ..engines.registry import check_room
 from ..engines.thread import ThreadStream
 from ..engines.wholeapp import AppStream
 from ..engines.write import RequestStream
-from ..errors import TooManyStreams
 from ..options import Options
 from ..types import Environ, StartResponse
 from ..unbuffer.marker import marking
@@ -64,11 +61,6 @@ def respond(
         return reject(start_response, request)
     if is_fresh or request.method == "HEAD" or (response.kind.is_iterable and not has_body(response.status)):
         return head_only(stream, response, start_response)
-    try:
-        check_room(stream, thread_clock)
-    except TooManyStreams as error:
-        discard(stream, response)
-        return too_many(start_response, error)
     stream._line = line_of(environ)
     if not isinstance(stream, BridgeStream):  # whose loop a server that blocks would hold up
         stream._hints = hints_of_environ(environ)

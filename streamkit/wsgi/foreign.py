@@ -15,15 +15,13 @@ from ..core.headers import Pairs, is_streaming, value_of
 from ..core.request import fields_of
 from ..core.response import StreamingResponse
 from ..engines.answering import Answer
-from ..engines.bodies import discard, head_only, reject, started, too_many
-from ..engines.clock import thread_clock
+from ..engines.bodies import discard, head_only, reject, started
 from ..engines.ending import WSGI_LOG
 from ..engines.line import line_of
 from ..engines.pull import UNBOUNDED, Pull
-from ..engines.registry import check_room
 from ..engines.thread import ThreadStream
 from ..engines.write import RequestStream
-from ..errors import ProtocolViolation, TooManyStreams
+from ..errors import ProtocolViolation
 from ..types import Environ
 
 _CODE = re.compile(r"[1-9][0-9]{2}( |$)").match
@@ -143,11 +141,5 @@ def cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[byt
         return reject(outer.start_response, request)
     if outer.answer is not None and (request.method == "HEAD" or not has_body(stream._status)):
         return head_only(stream, response, start_response)
-    try:
-        check_room(stream, thread_clock)
-    except TooManyStreams as error:
-        discard(stream, response)
-        return too_many(outer.start_response, error)
     stream._line = line_of(environ)
-
     return started(stream, reader, start_response, None)

@@ -26,8 +26,17 @@ def carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterable
     on_worker.request_stream = stream
     on_worker._fields = fields_of(environ, encoding=bool(stream.options.compress))
     environ[KEY] = on_worker
-    on_worker.start_app(app, environ, copy_context())
-    on_worker.wait_head()
+    try:
+        on_worker.start_app(app, environ, copy_context())
+        on_worker.wait_head()
+    except BaseException:  # no thread for it, or the server gives the request up: nobody will read
+        on_worker._failed = True
+        on_worker.leave()
+        if on_worker.carried is None:
+            settle(on_worker, "failed")
+        else:  # which tells of its own end
+            _claimed(on_worker, "failed")
+        raise
     if stream.refused is not None:
         environ[KEY] = stream
         _claimed(on_worker, "failed")

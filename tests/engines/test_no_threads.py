@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from driving import PATIENCE, AsgiServer, WsgiServer, until
+from driving import PATIENCE, AsgiServer, WsgiServer, environ_of, until
 
 import streamkit
 from streamkit.engines import thread
@@ -15,6 +15,7 @@ from streamkit.engines.clock import ThreadClock
 from streamkit.engines.loop import LoopThread
 from streamkit.engines.pool import Pool
 from streamkit.engines.registry import open_streams
+from streamkit.engines.wholeapp import AppStream
 
 NO_THREAD = "can't start new thread"
 Refuse = Callable[[str], None]
@@ -87,8 +88,10 @@ class Rows:
 
     def __init__(self) -> None:
         self.closed = 0
+        self.begun = threading.Event()
 
     def __iter__(self) -> Iterator[bytes]:
+        self.begun.set()
         yield b"a"
 
     def close(self) -> None:
@@ -112,3 +115,143 @@ def test_a_producer_without_a_thread_is_an_error_before_the_commit(
     assert not answer.starts
     assert (outcomes, rows.closed) == (["failed"], 1)
     assert not open_streams()
+
+
+@pytest.mark.parametrize(
+    ("interface", "engine"), [("wsgi", None), ("wsgi", "thread"), ("wsgi", "task"), ("asgi", "thread")]
+)
+@pytest.mark.parametrize("more", [{}, {"max_streams": 2}], ids=["", "max_streams"])
+def test_a_stream_without_a_clock_is_closed_and_its_end_is_told(
+    interface: str, engine: Any, more: dict[str, Any], refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ThreadClock()
+    monkeypatch.setattr("streamkit.engines.bodies.thread_clock", clock)
+    monkeypatch.setattr("streamkit.asgi.exchange.thread_clock", clock)
+    rows, told = Rows(), []
+
+    async def producer(stream: Any) -> None:
+        raise AssertionError("it was not to run")
+
+    options = {"on_finish": lambda stream: told.append(stream.outcome), **more}
+    described: Any = streamkit.stream(
+        producer if engine == "task" else rows,
+        engine=engine,
+        callback=lambda: told.append("callback"),
+        options=options,
+    )
+    refuse("streamkit-clock")
+    with WsgiServer(described) if interface == "wsgi" else AsgiServer(described) as server:
+        answer = server.request().finish()
+    assert NO_THREAD in str(answer.error)
+    assert sorted(told) == ["callback", "failed"]
+    assert rows.closed == (engine != "task")
+    assert not clock.streams
+
+
+@pytest.mark.parametrize("refused", ["streamkit-clock", "ours"])
+def test_an_application_without_a_thread_has_its_end_told(
+    refused: str, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, told = ThreadClock(), []
+    monkeypatch.setattr("streamkit.engines.bodies.thread_clock", clock)
+    monkeypatch.setattr("streamkit.engines.wholeapp.thread_clock", clock)
+    monkeypatch.setattr("streamkit.engines.wholeapp.pool", Pool("ours"))
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        environ["streamkit.stream"].write(b"a")
+        return []
+
+    wrapped = streamkit.wrap(
+        app, engine="thread", on_finish=lambda stream: told.append(stream.outcome), kind="wsgi"
+    )
+    refuse(refused)
+    with WsgiServer(wrapped) as server:
+        answer = server.request().finish()
+    assert NO_THREAD in str(answer.error)
+    assert not answer.starts
+    assert told == ["failed"]
+    assert not clock.streams
+
+
+class GivenUp(BaseException):
+    """As gunicorn's SystemExit or gevent's Timeout, in whatever waits."""
+
+
+def test_a_thread_that_did_start_before_its_starter_was_given_up_is_not_taken_for_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(thread, "pool", Pool("ours"))
+    rows, start = Rows(), threading.Thread.start
+
+    def start_and_give_up(self: threading.Thread) -> None:
+        start(self)
+        if self.name == "ours":
+            assert rows.begun.wait(PATIENCE)
+            raise GivenUp
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_give_up)
+    described: Any = streamkit.stream(rows, engine="thread")
+    with pytest.raises(GivenUp):
+        described(environ_of(), lambda *answer: None)
+    assert until(lambda: not thread.pool._busy)
+    assert rows.closed == 1
+    assert not open_streams()
+
+
+@pytest.mark.parametrize("way", ["writes", "returns"])
+def test_an_application_whose_server_gives_up_waiting_for_it_is_ended(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, told, go, through = Rows(), [], threading.Event(), threading.Event()
+    close = rows.close
+
+    def app(environ: Any, start_response: Any) -> Any:
+        assert go.wait(PATIENCE)
+        if way == "writes":
+            try:
+                environ["streamkit.stream"].write(b"a")
+            finally:
+                through.set()
+        start_response("200 OK", [])
+        return rows
+
+    def closed() -> None:
+        close()
+        through.set()
+
+    def give_up(self: Any, timeout: float | None = None) -> bool:
+        raise GivenUp
+
+    monkeypatch.setattr(rows, "close", closed)
+    monkeypatch.setattr(AppStream, "wait_head", give_up)
+    wrapped: Any = streamkit.wrap(
+        app, engine="thread", on_finish=lambda stream: told.append(stream.outcome), kind="wsgi"
+    )
+    with pytest.raises(GivenUp):
+        wrapped(environ_of(), lambda *answer: None)
+    go.set()
+    assert through.wait(PATIENCE)
+    assert told == ["failed"]
+    assert rows.closed == (way == "returns")
+    assert not open_streams()
+
+
+def test_a_stream_that_is_given_up_where_no_thread_is_left_has_its_end_told(
+    refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread, "pool", Pool("ours"))
+    told: list[object] = []
+    closing = threading.Event()
+
+    def producer(stream: Any) -> None:
+        stream.write(b"a")
+        assert closing.wait(PATIENCE)
+
+    options = {"write_timeout": 0.2, "on_finish": lambda stream: told.append(stream.outcome)}
+    described: Any = streamkit.stream(producer, options=options)
+    body = described(environ_of(), lambda *answer: None)  # its server never takes the chunk
+    refuse("ours")
+    assert until(lambda: told == ["timed_out"])
+    assert not open_streams()
+    closing.set()
+    body.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import sys
 import threading
 import time
@@ -103,3 +104,16 @@ def test_a_forked_worker_streams_although_its_parents_threads_are_gone() -> None
         [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=60, check=False
     )
     assert forked.returncode == 0, forked.stderr
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_job_that_ends_its_thread_is_not_waited_for() -> None:
+    pool, at_work = Pool("ours"), queue.SimpleQueue[threading.Thread]()
+
+    def job() -> None:
+        at_work.put(threading.current_thread())
+        raise SystemExit
+
+    pool.submit(job)
+    at_work.get(timeout=PATIENCE).join(PATIENCE)
+    assert not pool._busy
