@@ -67,6 +67,8 @@ class _Events:
     """What both faces of an event stream share."""
 
     response: Any
+    at_line_start: Any
+    _failure: BaseException | None
 
     @property
     def last_event_id(self) -> str | None:
@@ -131,6 +133,13 @@ class _Events:
         missed = [response.encode_item(event, keeps=False) for event in had.before(ServerSentEvent(id=id))]
         return b"".join(missed if had.includes(id) else [*missed, chunk])
 
+    def _own_lines(self, chunk: bytes) -> bytes:
+        """This chunk, also where `write` has left a line without its end, whose part it would become.
+
+        `send` asks only when the producer has failed, amid a line perhaps: to ask takes as long as to send.
+        """
+        return chunk if self.at_line_start or not chunk else b"\n" + chunk
+
 
 def _shown(value: object) -> Any:
     """What `<<` makes of a value: containers and numbers are JSON, bytes text, all else is its `str()`."""
@@ -162,16 +171,17 @@ class EventStream(_Events, ResponseStream):
         came since then goes first, in the same write. Raises `EventFieldError`, and what `write`
         raises.
         """
-        return self.write(self._encoded(data, event, id, retry))
+        chunk = self._encoded(data, event, id, retry)
+        return self.write(chunk if self._failure is None else self._own_lines(chunk))
 
     def comment(self, text: str) -> int:
         """Send a comment, which no browser shows to its page."""
-        return self.write(comment(text))
+        return self.write(self._own_lines(comment(text)))
 
     def done(self) -> None:
         """End the stream for good: a browser that comes back is answered 204, and stops."""
         if not self.closed:
-            self.write(_farewell_for_good())
+            self.write(self._own_lines(_farewell_for_good()))
             self.close()
 
     def __lshift__(self, value: object) -> EventStream:
@@ -193,16 +203,17 @@ class AsyncEventStream(_Events, AsyncResponseStream):
         retry: int | None = _LEFT_OUT,
     ) -> Awaitable[int]:
         """Send one event, as one write; the awaited result is its size. See `EventStream.send`."""
-        return self.write(self._encoded(data, event, id, retry))
+        chunk = self._encoded(data, event, id, retry)
+        return self.write(chunk if self._failure is None else self._own_lines(chunk))
 
     def comment(self, text: str) -> Awaitable[int]:
         """Send a comment, which no browser shows to its page."""
-        return self.write(comment(text))
+        return self.write(self._own_lines(comment(text)))
 
     async def done(self) -> None:
         """End the stream for good: a browser that comes back is answered 204, and stops."""
         if not self.closed:
-            await self.write(_farewell_for_good())
+            await self.write(self._own_lines(_farewell_for_good()))
             await self.close()
 
 
@@ -257,6 +268,8 @@ class EventStreamResponse(StreamingResponse):
             options = Options.of(options, {}).merged(_beating(heartbeat))
         if isinstance(producer, ServerSentEvent):
             raise ProducerError(f"wanted a producer of events, got one of them: put {producer!r} into a list")
+        if isinstance(producer, Mapping):
+            raise ProducerError(f"wanted a producer of events, got a mapping: put {producer!r} into a list")
         given: Any = producer
         super().__init__(given, content_type=content_type, options=options, **more)
         encode_fields("", event, id, retry)  # what cannot be sent is refused here
@@ -287,7 +300,7 @@ class EventStreamResponse(StreamingResponse):
         if replay is None:
             return
         since = getattr(replay, "since", None)
-        if not callable(since):
+        if not callable(since) or isinstance(replay, type):
             raise ProducerError(f"replay: wanted an object with since(last_event_id), got {replay!r}")
         if iscoroutinefunction(since) and not self.kind.is_async:
             raise ProducerError(

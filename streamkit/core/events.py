@@ -32,6 +32,7 @@ __all__ = [
     "comment",
     "encode",
     "encode_fields",
+    "id_text",
     "json_text",
 ]
 
@@ -158,10 +159,16 @@ def _id_line(id: str | int) -> str:
         # "If the field value does not contain U+0000 NULL": an id with one is ignored by browsers.
         if "\n" in id or "\r" in id or "\0" in id:
             _refused("id", "a str without CR, LF and NUL", id)
-        return f"id: {str.__str__(id)}\n"
-    if isinstance(id, bool) or not isinstance(id, int):
+    elif isinstance(id, bool) or not isinstance(id, int):
         _refused("id", "a str or an int", id)
-    return f"id: {int(id)}\n"
+    return f"id: {id_text(id)}\n"
+
+
+def id_text(id: object) -> str:
+    """An id as it is sent, and comes back: that of a member of an enumeration is its value."""
+    if isinstance(id, str):
+        return str.__str__(id)
+    return int.__repr__(id) if isinstance(id, int) and not isinstance(id, bool) else str(id)
 
 
 def _retry_line(retry: int) -> str:

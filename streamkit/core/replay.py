@@ -16,9 +16,10 @@ from functools import wraps
 from itertools import count
 from operator import itemgetter
 from typing import Any, ClassVar, Protocol
+from weakref import WeakSet
 
 from ..errors import EventFieldError, OptionsError, ProducerError
-from .events import ServerSentEvent, encode_fields
+from .events import ServerSentEvent, encode_fields, id_text
 
 RESET_EVENT = "stream-reset"
 _KNOWN = 10  # ids that a history knows, for each event that it keeps: who lags behind brings none back
@@ -37,6 +38,9 @@ class Replay(Protocol):
         """
 
 
+_histories: WeakSet[History] = WeakSet()
+
+
 class History:
     """The last `size` events, kept in this process; a `Replay`.
 
@@ -53,8 +57,11 @@ class History:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise OptionsError([f"size: wanted a whole number of events from 1 up, got {size!r}"])
         self.size = size
-        # Without a lock, which a destructor that adds an event could find taken by its own thread: what is
-        # done to these is one step of the interpreter each, and an event is there before its id is.
+        # Whoever asks must not find the later of two events without the other, for which it would never ask
+        # again. The thread that has it may take it again: a destructor may add an event in the midst of
+        # `add`, whose own is then out of order.
+        self._mutex = type(self)._new_mutex()
+        _histories.add(self)
         self._events: deque[tuple[int, ServerSentEvent]] = deque(maxlen=size)
         self._places: OrderedDict[str, int] = OrderedDict()  # by id; the order in which they came
         self._count = count(1)
@@ -65,31 +72,33 @@ class History:
             raise EventFieldError("event to keep", "a ServerSentEvent", event)
         if not _has_id(event):
             return
-        if type(event.id) is not int:
-            encode_fields(id=event.id)  # what cannot be sent is refused here
-        id = str(event.id)
-        if id in self._places:
-            return
-        place = next(self._count)
-        self._events.append((place, event))
-        self._places.setdefault(id, place)  # where two threads add it, the other's may be the one that counts
-        while len(self._places) > _KNOWN * self.size:
-            try:
+        if type(event.id) is not int or event.event is not None or event.retry is not None:
+            encode_fields(None, event.event, event.id, event.retry)  # what cannot be sent is refused here
+        id = id_text(event.id)
+        with self._mutex:
+            if id in self._places:
+                return
+            place = next(self._count)
+            _dropped = self._events[0] if self._events else None  # whose destructor runs without the mutex
+            self._events.append((place, event))
+            self._places[id] = place
+            if len(self._places) > _KNOWN * self.size:
                 self._places.popitem(last=False)
-            except KeyError:
-                break
 
     def since(self, last_event_id: str) -> list[ServerSentEvent] | None:
         """The events after this one, oldest first; None if they are no longer all kept."""
-        place = self._places.get(last_event_id)
-        kept = sorted(self._events.copy(), key=itemgetter(0))
-        if place is None or not kept or kept[0][0] > place + 1:
-            return None
-        return [event for at, event in kept if at > place and self._places.get(str(event.id)) == at]
+        with self._mutex:
+            place = self._places.get(last_event_id)
+            if place is None:
+                return None
+            kept = sorted(self._events, key=itemgetter(0))
+            if kept[0][0] > place + 1:
+                return None
+            return [event for at, event in kept if at > place and self._places.get(id_text(event.id)) == at]
 
     def place_of(self, id: str | int) -> int | None:
         """Which event of all that came this was, counted from 1; None if that is not known."""
-        return self._places.get(str(id))
+        return self._places.get(id_text(id))
 
     def __len__(self) -> int:
         return len(self._events)
@@ -98,6 +107,12 @@ class History:
 def guarded_by(new_mutex: Callable[[], AbstractContextManager[Any]]) -> None:
     """The engines say what keeps the threads of a history apart; the core knows none."""
     History._new_mutex = staticmethod(new_mutex)
+
+
+def guard_anew() -> None:
+    """After a fork: a thread that was in the midst of something exists in the parent only."""
+    for history in _histories:
+        history._mutex = type(history)._new_mutex()
 
 
 class Had:
@@ -126,13 +141,13 @@ class Had:
             self._move_past(events)
             self._may_have_gap = True
         else:
-            self._ids.update(str(event.id) for event in events if _has_id(event))
+            self._ids.update(id_text(event.id) for event in events if _has_id(event))
         return events
 
     def _move_past(self, events: list[Any]) -> None:
         assert self._history is not None
         if events:
-            self._last = str(events[-1].id)
+            self._last = id_text(events[-1].id)
         self._place = self._history.place_of(self._last) or self._place
 
     def includes(self, id: str | int | None) -> bool:
@@ -140,7 +155,7 @@ class Had:
         if id is None or id == "":
             return False
         place = None if self._history is None else self._history.place_of(id)
-        return str(id) in self._ids if place is None else place <= self._place
+        return id_text(id) in self._ids if place is None else place <= self._place
 
     def before(self, item: Any) -> list[Any]:
         """What is to be sent before this live item: what was kept after the replay, and before it."""
