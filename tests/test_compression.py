@@ -217,6 +217,8 @@ def test_a_status_without_a_body_has_no_coding(described: Serve, status: int) ->
         {"Content-Range": "bytes 0-11/100"},
         {"Cache-Control": "private, No-Transform"},
         {"Content-Digest": "sha-256=:x:"},
+        {"Repr-Digest": "sha-256=:x:"},
+        {"Digest": "sha-256=x"},
     ],
     ids=lambda headers: next(iter(headers)),
 )

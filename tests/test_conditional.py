@@ -297,6 +297,8 @@ def test_a_tag_holds_for_the_compressed_body_and_a_304_varies_with_it(described:
         (Fields(if_modified_since=DATE), True),
         (Fields(if_modified_since=EARLIER), False),
         (Fields(if_modified_since="nonsense"), False),
+        (Fields(if_modified_since="Sun, 06 Nov 1994 08:49:37 +999999999999999"), False),
+        (Fields(if_modified_since="Sun, 06 Nov 99999999999999999999 08:49:37 GMT"), False),
         (Fields(if_none_match='"b"', if_modified_since=LATER), False),
     ],
 )

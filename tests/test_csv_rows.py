@@ -472,6 +472,24 @@ def test_a_later_row_that_has_no_fields_is_named_with_its_number(served: Downloa
     assert isinstance(answer.error.__cause__, csv.Error)
 
 
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ({"a": 3}, "a sequence of fields as the first row is one, got dict"),
+        ("ab", "a row as a sequence of fields or as a mapping, got str"),
+        (b"ab", "a row as a sequence of fields or as a mapping, got bytes"),
+    ],
+)
+def test_a_later_row_of_another_kind_is_named_with_its_number(
+    served: Downloads, kind: Any, row: Any, wanted: str
+):
+    answer = served(lambda: csv_rows(kind([[1], (2,), row, [4]]), "a.csv")).finish()
+    assert answer.body == b"1\r\n2\r\n", "its keys, or its letters, are no fields"
+    assert not answer.complete
+    assert isinstance(answer.error, ProducerError)
+    assert str(answer.error).startswith(f"row 3: wanted {wanted}")
+
+
 def test_what_the_csv_module_refuses_is_named_with_the_number_of_its_row(served: Downloads, kind: Any):
     class Bare(csv.excel):
         quoting = csv.QUOTE_NONE
@@ -510,6 +528,8 @@ def test_rows_that_cannot_be_iterated_are_refused(rows: Any):
         ({"header": 5}, "header"),
         ({"dialect": "excell"}, "dialect"),
         ({"encoding": "utf-9"}, "encoding"),
+        ({"encoding": "hex"}, "encoding"),
+        ({"encoding": "rot13"}, "encoding"),
         ({"on_progress": 5}, "on_progress"),
     ],
 )

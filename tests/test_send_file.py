@@ -6,7 +6,9 @@ import asyncio
 import io
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from downloading import WAYS, Downloads, serving
 from driving import scope_of, until
 from hypothesis import given
 from hypothesis import strategies as st
+from werkzeug.datastructures import FileStorage
 
 from streamkit.downloads import Download, send_file
 from streamkit.downloads.files import range_of
@@ -25,6 +28,20 @@ SIZE = len(CONTENT)
 THEN = 1_700_000_000
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
 EARLIER = "Tue, 14 Nov 2023 22:13:19 GMT"
+
+# Dates in which a number is too large for whatever it is put into.
+HOSTILE = [
+    "Tue, 14 Nov 2023 22:13:20 +999999999999999",
+    "Tue, 14 Nov 99999999999999999999 22:13:20 GMT",
+    "Tue, 14 Nov 2023 99999999999999999999:13:20 GMT",
+]
+
+
+class Upload:
+    """As Starlette's: it has to be awaited."""
+
+    async def read(self, size: int = -1) -> bytes:
+        return b""
 
 
 @pytest.fixture(params=WAYS)
@@ -93,6 +110,34 @@ def test_a_file_that_cannot_seek_is_a_download_as_any_other(served: Downloads):
     answer = served(lambda: send_file(os.fdopen(reader, "rb"), "a"), sent=[("Range", "bytes=1-")]).finish()
     assert (answer.status, answer.body) == (200, b"piped")
     assert (answer.header("Accept-Ranges"), answer.header("Content-Length")) == ("none", None)
+
+
+def test_a_file_that_cannot_seek_has_the_validators_that_were_given(served: Downloads, path: Path):
+    changed = datetime.fromtimestamp(THEN, timezone.utc)
+    make = lambda: send_file(Piped(path, "rb"), etag="v7", last_modified=changed)  # noqa: E731
+    answer = served(make).finish()
+    assert (answer.body, answer.header("ETag"), answer.header("Last-Modified")) == (CONTENT, '"v7"', DATE)
+    assert served(make, sent=[("If-None-Match", '"v7"')]).finish().status == 304
+
+
+class Piped(io.FileIO):
+    def seekable(self) -> bool:
+        return False
+
+
+def test_an_upload_is_sent_back_though_it_is_no_context_manager(served: Downloads):
+    upload = FileStorage(io.BytesIO(CONTENT), "film.mp4")
+    answer = served(lambda: send_file(upload, "film.mp4"), sent=[("Range", "bytes=10-19")]).finish()
+    assert (answer.status, answer.body) == (206, CONTENT[10:20])
+    assert upload.closed
+
+
+def test_a_file_from_the_future_was_changed_now(served: Downloads, path: Path):
+    os.utime(path, (4_000_000_000, 4_000_000_000))  # in 2096
+    before = datetime.now(timezone.utc).replace(microsecond=0)
+    answer = served(lambda: send_file(path)).finish()
+    changed = parsedate_to_datetime(answer.header("Last-Modified") or "")
+    assert before <= changed <= datetime.now(timezone.utc)
 
 
 def test_an_empty_file_is_sent_whole_whatever_the_range(served: Downloads):
@@ -201,7 +246,8 @@ def test_a_range_is_a_slice(size: int, first: int, last: int):
 
 @pytest.mark.parametrize(
     ("condition", "status"),
-    [("{etag}", 206), (DATE, 206), ('"other"', 200), ("W/{etag}", 200), (EARLIER, 200), ("nonsense", 200)],
+    [("{etag}", 206), (DATE, 206), ('"other"', 200), ("W/{etag}", 200), (EARLIER, 200), ("nonsense", 200)]
+    + [(hostile, 200) for hostile in HOSTILE],
 )
 def test_if_range_gives_a_part_only_of_the_file_that_the_client_has(
     served: Downloads, path: Path, condition: str, status: int
@@ -229,6 +275,8 @@ def test_if_range_gives_a_part_only_of_the_file_that_the_client_has(
         ("If-Match", "W/{etag}", 412),
         ("If-Unmodified-Since", DATE, 200),
         ("If-Unmodified-Since", EARLIER, 412),
+        *(("If-Modified-Since", hostile, 200) for hostile in HOSTILE),
+        *(("If-Unmodified-Since", hostile, 200) for hostile in HOSTILE),
     ],
 )
 def test_a_condition_decides_whether_the_file_is_sent(
@@ -262,19 +310,75 @@ def test_if_none_match_is_stronger_than_if_modified_since(served: Downloads, pat
 # ---------------------------------------------------------------- how it ends
 
 
-def test_a_file_that_has_shrunk_is_cut(served: Downloads, path: Path):
-    download = send_file(path)
-    path.write_bytes(CONTENT[:-1])
-    answer = served(lambda: download).finish()
-    assert len(answer.body) == SIZE - 1
+def test_a_file_that_shrinks_while_it_is_sent_is_cut(served: Downloads, path: Path):
+    path.write_bytes(CONTENT * 20)
+    answer = served(lambda: send_file(path))
+    first = answer.read()
+    os.truncate(path, SIZE * 10)  # far behind what a slow client's stream has read by now
+    assert first + answer.finish().body[len(first) :] == CONTENT * 10
     assert not answer.complete
     assert isinstance(answer.error, BodyTooShort)
 
 
-def test_a_file_that_has_grown_is_sent_as_long_as_it_was(served: Downloads, path: Path):
+def test_a_file_that_grows_while_it_is_sent_is_sent_as_long_as_it_was(served: Downloads, path: Path):
+    path.write_bytes(CONTENT * 20)
+    answer = served(lambda: send_file(path))
+    answer.read()
+    with path.open("ab") as opened:
+        opened.write(CONTENT)
+    assert (answer.finish().body, answer.complete) == (CONTENT * 20, True)
+
+
+@pytest.mark.parametrize("content", [b"shorter", CONTENT * 2], ids=["shorter", "longer"])
+def test_a_description_that_is_kept_sends_the_file_that_is_there_when_it_is_served(
+    served: Downloads, path: Path, content: bytes
+):
+    download = send_file(path, headers={"X-A": "1"})
+    old = etag_of(path)
+    path.write_bytes(content)
+    answer = served(lambda: download, sent=[("If-None-Match", old), ("If-Range", old)]).finish()
+    assert (answer.status, answer.body, answer.complete) == (200, content, True)
+    assert answer.header("Content-Length") == str(len(content))
+    assert (answer.header("ETag"), answer.header("X-A")) == (etag_of(path), "1")
+    assert answer.header("Last-Modified") == dict(send_file(path).headers)["Last-Modified"]
+    part = served(lambda: download, sent=[("Range", "bytes=-3")]).finish()
+    assert (part.status, part.body) == (206, content[-3:])
+
+
+def test_a_description_that_is_kept_keeps_the_validators_that_it_was_given(served: Downloads, path: Path):
+    changed = datetime(2020, 1, 1, tzinfo=timezone.utc)
+    download = send_file(path, etag="v7", last_modified=changed)
+    path.write_bytes(b"another")
+    answer = served(lambda: download).finish()
+    assert (answer.body, answer.header("ETag")) == (b"another", '"v7"')
+    assert answer.header("Last-Modified") == "Wed, 01 Jan 2020 00:00:00 GMT"
+
+
+def test_a_description_that_is_kept_sends_another_file_of_the_same_date_and_length(
+    served: Downloads, path: Path
+):
     download = send_file(path)
-    path.write_bytes(CONTENT * 2)
-    assert served(lambda: download).finish().body == CONTENT
+    put_in_place(path, CONTENT[::-1])
+    os.utime(path, (THEN, THEN))
+    assert served(lambda: download).finish().body == CONTENT[::-1]
+
+
+def test_a_file_that_is_replaced_after_its_head_was_made_is_a_real_error(served: Downloads, path: Path):
+    @contextmanager
+    def replacing() -> Iterator[None]:
+        put_in_place(path, CONTENT * 2)
+        yield
+
+    answer = served(lambda: send_file(path, resources=[replacing()])).finish()
+    assert not answer.committed, "the new file's bytes under the old one's length and ETag"
+    assert isinstance(answer.error, OSError)
+
+
+def put_in_place(path: Path, content: bytes) -> None:
+    """As careful programs write: another file, under the name of the old one."""
+    other = path.with_suffix(".new")
+    other.write_bytes(content)
+    os.replace(other, path)
 
 
 def test_a_file_that_has_gone_is_a_real_error(served: Downloads, path: Path):
@@ -310,7 +414,7 @@ def test_a_path_that_is_not_there_is_an_error_at_once(tmp_path: Path):
         send_file(tmp_path)
 
 
-@pytest.mark.parametrize("source", [io.StringIO("text"), 5, None, b"abc", [b"abc"]])
+@pytest.mark.parametrize("source", [io.StringIO("text"), 5, None, b"abc", [b"abc"], Upload()])
 def test_what_is_no_file_of_bytes_is_refused(source: Any):
     with pytest.raises(ProducerError, match="wanted a path or a file"):
         send_file(source)

@@ -192,7 +192,7 @@ def test_members_that_cannot_be_iterated_are_refused(members: Any):
         zip_files(members, "a.zip")
 
 
-@pytest.mark.parametrize("member", [("", b""), (5, b"")])
+@pytest.mark.parametrize("member", [("", b""), (5, b""), ("/", b""), ("/", Path(__file__))])
 def test_a_member_without_a_name_is_a_real_error(served: Downloads, kind: Any, member: Any):
     answer = served(lambda: zip_files(kind([member]), "a.zip")).finish()
     assert not answer.committed
@@ -386,6 +386,50 @@ def test_a_member_of_unknown_length_has_room_for_more_than_4_gib(served: Downloa
     unknown, known = (body.index(b"PK\3\4"), body.rindex(b"PK\3\4"))
     assert body[unknown + 28 : unknown + 30] == b"\x14\0"  # 20 bytes of extra: sizes of 8 bytes
     assert body[known + 28 : known + 30] == b"\0\0"
+
+
+def test_so_has_one_whose_length_nobody_says_before_it_is_read(served: Downloads, kind: Any, tmp_path: Path):
+    pipe, path = tmp_path / "pipe", tmp_path / "path"
+    os.mkfifo(pipe)
+    path.write_bytes(b"x")
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"x",), daemon=True)
+    writer.start()
+    members = [pipe, (zipfile.ZipInfo("bare"), path), path]
+    body = served(lambda: zip_files(kind(members), "a.zip")).finish().body
+    writer.join(PATIENCE)
+    assert contents(body) == {"pipe": b"x", "bare": b"x", "path": b"x"}
+    heads = [info.header_offset for info in zipfile.ZipFile(io.BytesIO(body)).infolist()]
+    assert [body[head + 28] for head in heads] == [20, 20, 0]
+
+
+def test_members_without_content_are_sent_as_they_gather(served: Downloads, kind: Any):
+    count = 20_000
+    seen: list[tuple[int, int]] = []
+    members = ((f"{number}/", None) for number in range(count))
+    make = lambda: zip_files(kind(members), "a.zip", on_progress=lambda *told: seen.append(told))  # noqa: E731
+    answer = served(make).finish()
+    assert len(contents(answer.body)) == count
+    first, *others = [done for done, _ in seen]
+    assert first < count / 10, "all of them were held until the end"
+    assert others[-1] == count
+
+
+@pytest.mark.parametrize("source", ["text", [b"bytes"], Path(__file__)], ids=["text", "pieces", "file"])
+def test_content_under_the_name_of_a_folder_is_refused(served: Downloads, kind: Any, source: Any):
+    answer = served(lambda: zip_files(kind([(zipfile.ZipInfo("a/"), source)]), "a.zip")).finish()
+    assert not answer.committed
+    assert isinstance(answer.error, ProducerError)
+    assert "'a/'" in str(answer.error)
+
+
+def test_a_file_name_that_is_no_utf8_does_not_end_the_archive(served: Downloads, kind: Any, tmp_path: Path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    try:
+        path.write_bytes(b"x")
+    except OSError:
+        pytest.skip("a file system where names are UTF-8")
+    answer = served(lambda: zip_files(kind([path, ("next", b"y")]), "a.zip")).finish()
+    assert contents(answer.body) == {"caf\N{REPLACEMENT CHARACTER}.txt": b"x", "next": b"y"}
 
 
 def test_big_pieces_are_cut_before_they_are_compressed():

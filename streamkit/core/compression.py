@@ -51,8 +51,10 @@ _PACKED_FAMILIES = ("image/", "video/", "audio/", "application/vnd.openxmlformat
 _PACKED_SUFFIXES = ("+zip", "+gzip", "+zstd")
 _PICTURES_IN_THE_OPEN = frozenset({"image/svg+xml", "image/bmp", "image/x-icon", "image/vnd.microsoft.icon"})
 
-# Digests of the very bytes of the content, which a coding would change (RFC 9530; RFC 1864).
-_FORBIDDING = frozenset({"content-encoding", "content-range", "content-digest", "content-md5"})
+# Digests are of the bytes as they are coded, those of the whole representation too (RFC 9530, section 3).
+_FORBIDDING = frozenset(
+    {"content-encoding", "content-range", "content-digest", "repr-digest", "digest", "content-md5"}
+)
 
 
 class Coder:

@@ -50,8 +50,16 @@ def is_fresh(method: str, fields: Fields, status: int, headers: Pairs) -> bool:
         return False  # whoever has no validator has never asked for this
     if known is not None:
         return is_among(known, headers)
-    asked, last = parse_date(since), parse_date(changed)
+    asked, last = date_of(since), date_of(changed)
     return asked is not None and last is not None and last <= asked
+
+
+def date_of(value: str | None) -> datetime | None:
+    """The date that a field says; None for what is none, which counts as if it had not come."""
+    try:
+        return parse_date(value)
+    except OverflowError:  # a year, an hour or a time zone of twenty digits, from whoever wants to see a 500
+        return None
 
 
 def is_among(known: str, headers: Pairs) -> bool:

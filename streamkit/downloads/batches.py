@@ -63,12 +63,15 @@ class Batches:
         put, take = pen.put, pen.take
         chunk = take()
         yield chunk
-        count, size, sent = 1, 0, len(chunk)
+        count, size, sent, kind = 1, 0, len(chunk), None
         tell(count, sent)
         latest = monotonic()
         try:
             for row in rows:
                 try:  # not by `put_row`: a call a row would cost a tenth of it
+                    if row.__class__ is not kind:
+                        pen.check(row)
+                        kind = row.__class__
                     size += put(row)
                 except Exception as error:
                     pen.refuse(row, count + 1, error)
@@ -136,10 +139,13 @@ class AsyncBatches:
 
     async def _send_each(self, rows: AsyncIterator[Any], sender: _Sender) -> None:
         pen = sender.pen
-        put = pen.put
+        put, kind = pen.put, None
         try:
             async for row in rows:
                 try:
+                    if row.__class__ is not kind:
+                        pen.check(row)
+                        kind = row.__class__
                     sender.size += put(row)
                 except Exception as error:
                     pen.refuse(row, sender.rows + 1, error)

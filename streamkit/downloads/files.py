@@ -15,18 +15,20 @@ way is a body too short, and cut.
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from os import PathLike
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from werkzeug.http import http_date, parse_date, parse_etags, unquote_etag
+from werkzeug.http import http_date, parse_etags, unquote_etag
 
-from ..core.conditional import is_among, is_fresh, quoted
+from ..core.conditional import date_of, is_among, is_fresh, quoted
 from ..core.headers import Headers, Pairs, value_of
 from ..core.request import Fields
 from ..core.response import StreamingResponse
@@ -65,9 +67,9 @@ def send_file(
     """Describe a file that is there: a path, or a file open for reading bytes, which is closed.
 
     `filename` is the path's last part unless given. `etag` (without quotes) and `last_modified`
-    are those of the path unless given; a file object has none of its own. Ranges and
-    conditional requests are honoured if the file can seek; if it cannot, it is a download as
-    any other. Raises `OSError` at once if there is no such file, and what `send_stream` raises.
+    are those of the path, when it is served, unless given; a file object has none of its own.
+    Ranges and conditional requests are honoured if the file can seek; if it cannot, it is a
+    download as any other. Raises `OSError` at once if there is no such file, and what `send_stream` raises.
     """
     source = _source_of(path_or_file)
     if filename is None:
@@ -75,15 +77,20 @@ def send_file(
             path_or_file if isinstance(path_or_file, (str, PathLike)) else getattr(path_or_file, "name", None)
         )
         filename = os.path.basename(os.fspath(name)) if isinstance(name, (str, PathLike)) else None
-    if source.size is None:
-        return Download(_Part(source, 0, None), filename, disposition=disposition, type=type, **more)
-    if etag is None and source.stat is not None:
-        etag = f"{source.stat.st_mtime_ns:x}-{source.size:x}"
-    if last_modified is None and source.stat is not None:
-        last_modified = datetime.fromtimestamp(int(source.stat.st_mtime), timezone.utc)
     if last_modified is not None and not isinstance(last_modified, datetime):
         raise OptionsError([f"last_modified: wanted a datetime or None, got {last_modified!r}"])
-    return FileDownload(source, filename, etag, last_modified, disposition=disposition, type=type, **more)
+    ours = dict(source.validators)
+    if etag is not None:
+        ours["ETag"] = quoted(etag)
+    if last_modified is not None:
+        ours["Last-Modified"] = http_date(last_modified)
+    if source.size is not None:
+        ours["Accept-Ranges"] = "bytes"
+    given = list(Headers(more.get("headers")))
+    more["headers"] = [*given, *(pair for pair in ours.items() if value_of(given, pair[0].lower()) is None)]
+    if source.size is None:
+        return Download(_Part(source, 0, None), filename, disposition=disposition, type=type, **more)
+    return FileDownload(source, filename, disposition=disposition, type=type, **more)
 
 
 class _Source(NamedTuple):
@@ -92,6 +99,14 @@ class _Source(NamedTuple):
     start: int = 0  # where a file object stood when it was given
     size: int | None = None
     stat: os.stat_result | None = None
+    validators: tuple[tuple[str, str], ...] = ()
+
+
+def _validators_of(known: os.stat_result) -> tuple[tuple[str, str], ...]:
+    # "MUST NOT generate a Last-Modified date that is later than the ... time of message origination"
+    # -- RFC 9110, section 8.8.2.1
+    changed = datetime.fromtimestamp(min(int(known.st_mtime), int(time.time())), timezone.utc)
+    return ("ETag", quoted(f"{known.st_mtime_ns:x}-{known.st_size:x}")), ("Last-Modified", http_date(changed))
 
 
 def _source_of(path_or_file: Any) -> _Source:
@@ -100,8 +115,9 @@ def _source_of(path_or_file: Any) -> _Source:
         known = os.stat(path)
         if not stat.S_ISREG(known.st_mode):
             raise IsADirectoryError(f"wanted a regular file, got {path!r}")
-        return _Source(path, None, 0, known.st_size, known)
-    if isinstance(path_or_file, io.TextIOBase) or not hasattr(path_or_file, "read"):
+        return _Source(path, None, 0, known.st_size, known, _validators_of(known))
+    read = getattr(path_or_file, "read", None)
+    if isinstance(path_or_file, io.TextIOBase) or read is None or inspect.iscoroutinefunction(read):
         raise ProducerError(f"wanted a path or a file open for reading bytes, got {path_or_file!r}")
     seekable = getattr(path_or_file, "seekable", None)
     if seekable is None or not seekable():
@@ -110,6 +126,10 @@ def _source_of(path_or_file: Any) -> _Source:
     end = path_or_file.seek(0, os.SEEK_END)
     path_or_file.seek(start)
     return _Source(None, path_or_file, start, max(0, end - start))
+
+
+def _are_same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    return one is None or other is None or os.path.samestat(one, other)
 
 
 class _Part:
@@ -121,10 +141,13 @@ class _Part:
         self.length = length
 
     def __iter__(self) -> Iterator[bytes]:
-        path, file, offset, size, _ = self.source
-        if file is not None and file.closed:
+        path, file, offset, size, known, _ = self.source
+        if getattr(file, "closed", False):
             raise AlreadyServed(f"{file!r} was served before and is closed")
-        with file if path is None else open(path, "rb", buffering=0) as opened:
+        opened = file if path is None else open(path, "rb", buffering=0)  # noqa: SIM115  # closed below
+        try:
+            if known is not None and not _are_same(known, os.fstat(opened.fileno())):
+                raise OSError(f"{path!r} was replaced by another file after its length had been read")
             if size is not None:
                 opened.seek(offset + self.start)
             left = self.length
@@ -134,6 +157,8 @@ class _Part:
                     return
                 left = None if left is None else left - len(block)
                 yield block
+        finally:
+            close(opened)
 
     def close(self) -> None:
         """Close the file that was given, read or not."""
@@ -145,30 +170,35 @@ class FileDownload(Download):
 
     _is_answer = False
 
-    def __init__(
-        self,
-        source: _Source,
-        filename: str | None,
-        etag: str | None,
-        last_modified: datetime | None,
-        **more: Any,
-    ) -> None:
+    def __init__(self, source: _Source, filename: str | None, **more: Any) -> None:
         self.source = source
         self.size: int = source.size or 0
-        headers = more.pop("headers", None)
-        given: Pairs = [] if headers is None else list(Headers(headers))
-        ours = [("Accept-Ranges", "bytes")]
-        if etag is not None:
-            ours.append(("ETag", quoted(etag)))
-        if last_modified is not None:
-            ours.append(("Last-Modified", http_date(last_modified)))
-        head = [*given, *(pair for pair in ours if value_of(given, pair[0].lower()) is None)]
-        whole = _Part(source, 0, self.size)
-        super().__init__(whole, filename, content_length=self.size, headers=head, **more)
+        super().__init__(_Part(source, 0, self.size), filename, content_length=self.size, **more)
 
     def for_request(self, request: Mapping[str, Any]) -> StreamingResponse:
         """The response to this request: the file, a part of it, or that the client has it already."""
-        if self._is_answer or self.status != 200:
+        return self if self._is_answer else self._as_it_is()._answer_to(request)
+
+    def _as_it_is(self) -> FileDownload:
+        """This description of the file that is there now: one that was kept may be older than that."""
+        if self.source.path is None:
+            return self
+        try:
+            source = _source_of(self.source.path)
+        except OSError:
+            return self  # to open it will fail too, where an error takes its course
+        if source.validators == self.source.validators and _are_same(source.stat, self.source.stat):
+            return self
+        now = copy.copy(self)
+        now.source = source
+        now.size = now.content_length = source.size or 0
+        now.producer = _Part(source, 0, now.size)
+        renewed = dict(zip(self.source.validators, source.validators, strict=True))
+        now.describe_head([renewed.get(pair, pair) for pair in self.headers])
+        return now
+
+    def _answer_to(self, request: Mapping[str, Any]) -> StreamingResponse:
+        if self.status != 200:
             return self
         fields = _fields_of(request)
         if not fields:
@@ -245,8 +275,8 @@ def _precondition(method: str, fields: Mapping[str, str], headers: Pairs) -> int
         if not (wanted.star_tag or (etag is not None and not is_weak and wanted.is_strong(etag))):
             return 412
     elif "if-unmodified-since" in fields:
-        changed = parse_date(value_of(headers, "last-modified"))
-        unmodified = parse_date(fields["if-unmodified-since"])
+        changed = date_of(value_of(headers, "last-modified"))
+        unmodified = date_of(fields["if-unmodified-since"])
         if changed is not None and unmodified is not None and changed > unmodified:
             return 412
     known = fields.get("if-none-match")
@@ -264,5 +294,5 @@ def _may_be_part(fields: Mapping[str, str], headers: Pairs) -> bool:
     held = fields["if-range"].strip()
     if held.startswith('"'):  # a weak one never matches: its bytes may differ
         return held == value_of(headers, "etag")
-    date = parse_date(held)
-    return date is not None and date == parse_date(value_of(headers, "last-modified"))
+    date = date_of(held)
+    return date is not None and date == date_of(value_of(headers, "last-modified"))

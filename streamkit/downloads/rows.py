@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from ..core.events import json_encoder
 from ..core.headers import charset_of
 from ..core.producers import kind_of
-from ..errors import OptionsError, ProducerError, UnsupportedData
+from ..errors import OptionsError, ProducerError, UnsupportedData, shown
 from .batches import AsyncBatches, Batches, Progress
 from .description import Download, Wishes
 from .media_types import media_type_of_download
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _A_ROW = "a row as a sequence of fields or as a mapping"
+_TEXTS = (str, bytes, bytearray, memoryview)
 
 Dialect: TypeAlias = "str | csv.Dialect | type[csv.Dialect]"
 Rows: TypeAlias = "Iterable[Any] | AsyncIterable[Any]"
@@ -124,6 +125,9 @@ class Pen(Protocol):
     def put(self) -> Callable[[Any], int]:
         """Write one row; about how many bytes that made."""
 
+    def check(self, row: Any) -> None:
+        """Refuse a row of a wrong kind that `put` would take; called where the class changes."""
+
     def take(self, last: bool = False) -> bytes:
         """What has gathered since the last time; where that fails, the next call gives the rows before."""
 
@@ -145,7 +149,7 @@ class CsvPen:
         writer = csv.writer(self._text, dialect)
         write: Callable[[Any], int] = writer.writerow
         self._dialect = writer.dialect
-        if isinstance(first, (str, bytes, bytearray, memoryview)):
+        if isinstance(first, _TEXTS):
             raise _wrong_row(1, _A_ROW, first)
         self.put = write
         self._columns: list[str] | None = None  # of mappings
@@ -155,6 +159,11 @@ class CsvPen:
             self.put = _put_mapping(write, header, self._strict)
         if header is not None:
             write(header)
+
+    def check(self, row: Any) -> None:
+        # `csv` writes the letters of a text, and the keys of a mapping.
+        if isinstance(row, _TEXTS) or isinstance(row, Mapping) != (self._columns is not None):
+            raise csv.Error("wrong kind of row")  # `refuse` says it in words
 
     def take(self, last: bool = False) -> bytes:
         text = self._text.getvalue()
@@ -174,8 +183,10 @@ class CsvPen:
         if columns is None:
             if not isinstance(error, csv.Error):
                 return
-            if not isinstance(row, Iterable):
+            if not isinstance(row, Iterable) or isinstance(row, _TEXTS):
                 raise _wrong_row(number, _A_ROW, row) from error
+            if isinstance(row, Mapping):
+                raise _wrong_row(number, "a sequence of fields as the first row is one", row) from error
             raise csv.Error(f"row {number}: {error}") from error
         if not isinstance(row, Mapping):
             raise _wrong_row(number, "a mapping as the first row is one", row) from error
@@ -214,6 +225,9 @@ class JsonPen:
             raise ProducerError("wanted one line for each row, but the encoder given as json made several")
         self._lines.append(line)
         return len(line) + 1
+
+    def check(self, row: Any) -> None:
+        """JSON has rows of every kind."""
 
     def take(self, last: bool = False) -> bytes:
         lines = self._lines
@@ -267,9 +281,7 @@ def _rows_before(stop: int, text: str, dialect: Any) -> tuple[str, int]:
 
 
 def _wrong_row(number: int, wanted: str, row: object, why: str = "") -> ProducerError:
-    shown = repr(row)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return ProducerError(f"row {number}: wanted {wanted}, got {type(row).__name__}: {shown}{why}")
+    return ProducerError(f"row {number}: wanted {wanted}, got {type(row).__name__}: {shown(row)}{why}")
 
 
 def _body_of(rows: Any, pen: Callable[[Any], Pen], on_progress: Progress | None) -> Batches | AsyncBatches:
@@ -295,6 +307,7 @@ def _check_csv(dialect: Any, charset: str) -> None:
         faults.append(f"dialect: wanted a dialect of the csv module, got {dialect!r} ({error})")
     try:
         codecs.getincrementalencoder(charset)
+        "".encode(charset)  # which refuses those that are none of text, as hex and rot13
     except (LookupError, TypeError, ValueError):  # unknown, no text, or with a NUL in it
         faults.append(f"encoding: wanted a text encoding that Python knows, got {charset!r}")
     if faults:

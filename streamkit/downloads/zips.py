@@ -18,6 +18,7 @@ import copy
 import inspect
 import io
 import os
+import re
 import stat
 import time
 import zipfile
@@ -50,6 +51,9 @@ Source: TypeAlias = (
 Member: TypeAlias = "str | PathLike[str] | tuple[str | zipfile.ZipInfo, Source]"
 
 BLOCK = 64 * 1024  # bytes read, and compressed, at a time
+
+# In a file name that is no UTF-8 each byte that is none; an archive has no other name for the file.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def zip_files(
@@ -153,10 +157,13 @@ class _Body:
         """Where the content of this member is to be written (None for a folder), and the content."""
         info, source = _info_of(member, self.compression, self.level)
         if info.is_dir():
+            if source and not (isinstance(source, PathLike) and os.path.isdir(source)):
+                raise ProducerError(f"wanted no content for {info.filename!r}, which names a folder")
             archive.writestr(info, b"")
             return None, None
-        # The header, which comes first, says whether sizes have 8 bytes: an unknown one may need them.
-        unknown = not info.file_size and not isinstance(source, (bytes, PathLike))
+        # The header, which comes first, says whether sizes have 8 bytes: an unknown one may need them,
+        # and that of a pipe, or of what a system makes up, is 0 to whoever asks.
+        unknown = not info.file_size and not isinstance(source, bytes)
         return archive.open(info, "w", force_zip64=unknown), source
 
     def close(self) -> None:
@@ -183,6 +190,9 @@ class _Zip(_Body):
                                     yield sink.take()
                                     sink.taken(self.on_progress)
                     sink.members += 1
+                    if sink.is_due():  # also what has no content
+                        yield sink.take()
+                        sink.taken(self.on_progress)
             yield sink.take()
             sink.taken(self.on_progress)
         finally:
@@ -208,6 +218,9 @@ class _AsyncZip(_Body):
                                         yield sink.take()
                                         await _finished(sink.taken(self.on_progress))
                     sink.members += 1
+                    if sink.is_due():
+                        yield sink.take()
+                        await _finished(sink.taken(self.on_progress))
             yield sink.take()
             await _finished(sink.taken(self.on_progress))
         finally:
@@ -335,8 +348,9 @@ def _info_of(member: Any, compression: int, level: int | None) -> tuple[zipfile.
     source = source.encode() if isinstance(source, str) else source
     if isinstance(name, zipfile.ZipInfo):
         return copy.copy(name), source  # `zipfile` writes into it
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name.strip("/"):
         raise ProducerError(f"wanted the name of a member as text or a ZipInfo, got {name!r}")
+    name = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", name)
     if isinstance(source, PathLike):
         info = zipfile.ZipInfo.from_file(source, name, strict_timestamps=False)
     else:
