@@ -94,7 +94,8 @@ class DjangoTemplates:
         if may_ask_for(page, ("csrf_token", "csrf_input")):
             get_token(request)
         for value_name, value in context.items():
-            if isinstance(value, BaseStorage) and may_ask_for(page, (value_name,)):
+            # By its type: of a lazy object, as `user` is, `isinstance` would ask the database.
+            if issubclass(type(value), BaseStorage) and may_ask_for(page, (value_name,)):
                 iter(value)  # they count as shown from here on
         # An asynchronous view begins it later, when the language may be another.
         page.resources, page.beside = (Surroundings(), *page.resources), beside()

@@ -75,8 +75,13 @@ def beside() -> Callable[[Callable[[], Any]], Callable[[], Any]]:
 
 def close_pooled() -> None:
     """Close the connections of this thread, if it is one of ours; Django closes those of a server's."""
-    if threading.current_thread().name == pool._name:
+    if is_pooled():
         _close_all()
+
+
+def is_pooled() -> bool:
+    """Whether this is a thread of ours."""
+    return threading.current_thread().name == pool._name
 
 
 def _close_all() -> None:

@@ -59,6 +59,7 @@ from ._django_threads import (
     beside,
     close_pooled,
     closing_hooks,
+    is_pooled,
     then_closed,
     untied,
 )
@@ -191,10 +192,12 @@ def respond(request: HttpRequest, description: StreamingResponse) -> HttpRespons
     """Begin to serve a description; returns when its head is known, as a response of Django's.
 
     What the producer raises until then is raised here. An asynchronous view may await the response,
-    to have it raised there; when it returns the response as it is, Django has it begin.
+    to have it raised there; when it returns the response as it is, Django has it begin. So it is under ASGI
+    with what a synchronous live view returns in place of a stream.
     """
     is_asgi = hasattr(request, "scope")
-    if not is_on_loop():
+    # A synchronous live view runs on a thread that no loop waits for: a loop of its own would end with it.
+    if not is_on_loop() and not (is_asgi and is_pooled()):
         begin: Any = async_to_sync(_begun) if is_asgi else _begun_here
         return begin(request, description)
     served = own(description)

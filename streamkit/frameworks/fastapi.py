@@ -30,7 +30,7 @@ except ImportError as error:
 from starlette.responses import Response
 
 from ..core.response import StreamingResponse
-from .starlette import EventStreamResponse, Templates, evaluated, live, respond
+from .starlette import EventStreamResponse, Templates, evaluated, function_of, live, names_around, respond
 
 __all__ = ["EventStreamResponse", "StreamKitRoute", "Templates", "live", "respond"]
 
@@ -46,15 +46,18 @@ class StreamKitRoute(APIRoute):
 
 def _responding(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """The endpoint, whose description becomes a response; what yields makes one of its own."""
-    kind = endpoint if inspect.isroutine(endpoint) else type(endpoint).__call__
+    is_function = inspect.isroutine(endpoint) or isinstance(endpoint, functools.partial)
+    kind = endpoint if is_function else type(endpoint).__call__
     is_generator = inspect.isgeneratorfunction(kind) or inspect.isasyncgenfunction(kind)
     if is_generator or hasattr(endpoint, _OURS):  # a router that is included makes its routes anew
         return endpoint
     serve: Any
-    if inspect.iscoroutinefunction(kind):
+    # A decorator may be synchronous around what is not: FastAPI awaits what such a one returns.
+    if any(map(inspect.iscoroutinefunction, (kind, function_of(endpoint)))):
 
         async def serve(*args: Any, **values: Any) -> Any:
-            return _response(await endpoint(*args, **values))
+            answer = endpoint(*args, **values)
+            return _response(await answer if inspect.isawaitable(answer) else answer)
 
     else:
 
@@ -77,7 +80,7 @@ def _signature(endpoint: Callable[..., Any]) -> inspect.Signature:
     Annotations in quotes are evaluated here: FastAPI before 0.123.5 does it among this module's names.
     """
     signature = inspect.signature(endpoint)
-    names = getattr(inspect.unwrap(endpoint), "__globals__", {})
+    names = names_around(endpoint)
     parameters = signature.parameters.values()
     given = [one.replace(annotation=evaluated(one.annotation, names)) for one in parameters]
     returned = evaluated(signature.return_annotation, names)

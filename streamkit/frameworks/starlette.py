@@ -217,12 +217,14 @@ def live(view: View) -> View:
     """
     is_async_view(view, "request", "stream")
     signature = inspect.signature(view)
-    name_of_request = next(iter(signature.parameters))
+    is_method = next(iter(signature.parameters)) == "self"
+    name_of_request = list(signature.parameters)[is_method]
 
     @functools.wraps(view)
     async def serve(*before: Any, **values: Any) -> Any:
-        before = before or (values.pop(name_of_request),)  # a method has its instance before the request
-        request = before[-1]
+        if name_of_request in values:  # as FastAPI gives it
+            before = (*before, values.pop(name_of_request))
+        request = before[-1]  # a method has its instance before it
         description = described(view, before, values)
         if "session" in request.scope:
             request.scope["session"] = watched(description, request.scope["session"])
@@ -239,20 +241,38 @@ def live(view: View) -> View:
         await last.wait()
         return Response(status_code=CLIENT_LEFT)
 
-    serve.__signature__ = _without_stream(view, signature)  # type: ignore[attr-defined]
+    serve.__signature__ = _without_stream(view, signature, is_method=is_method)  # type: ignore[attr-defined]
     return serve  # type: ignore[return-value]
 
 
-def _without_stream(view: Callable[..., Any], signature: inspect.Signature) -> inspect.Signature:
+def _without_stream(
+    view: Callable[..., Any], signature: inspect.Signature, *, is_method: bool
+) -> inspect.Signature:
     """What FastAPI is to see: the request, and all but the stream, which is ours to give."""
-    request, _, *others = signature.parameters.values()
-    names = getattr(inspect.unwrap(view), "__globals__", {})
+    parameters = list(signature.parameters.values())
+    instance, (request, _, *others) = parameters[:is_method], parameters[is_method:]
+    names = names_around(view)
     return inspect.Signature(
         [
+            *instance,
             request.replace(annotation=Request),
             *(other.replace(annotation=evaluated(other.annotation, names)) for other in others),
         ]
     )
+
+
+def function_of(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """The function within its decorators, within a partial one, or of an object that can be called."""
+    function = inspect.unwrap(endpoint)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    return function if inspect.isroutine(function) else inspect.unwrap(type(function).__call__)
+
+
+def names_around(endpoint: Callable[..., Any]) -> dict[str, Any]:
+    """The names of the module that an endpoint stands in."""
+    names: dict[str, Any] = getattr(function_of(endpoint), "__globals__", {})
+    return names
 
 
 def evaluated(annotation: Any, names: dict[str, Any]) -> Any:

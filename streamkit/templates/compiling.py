@@ -91,7 +91,8 @@ class _Awaiting(_Capturing):
         if load is None or load[0] not in (VAR_LOAD_RESOLVE, VAR_LOAD_ALIAS):
             super().visit_Name(node, frame)
             return
-        self.write(f"(await {reference} if {reference}.__class__ is {self._later} else ")
+        # `__class__` of a lazy object would ask for what it stands for.
+        self.write(f"(await {reference} if type({reference}) is {self._later} else ")
         super().visit_Name(node, frame)
         self.write(")")
 

@@ -100,13 +100,14 @@ class Streaming(Extension):
         return made
 
     def _parse_slots(self, parser: Parser, lineno: int) -> list[nodes.Node]:
+        is_captured = not _PASS_ON.issuperset(parser._tag_stack)
         body = parser.parse_statements(("name:endslots",), drop_needle=True)
         self._refuse_jumps(parser, body, "slots")
         block = f"_{parser.free_identifier().name}_block"
         blocks = self.call_method("_blocks", [nodes.ContextReference()], lineno=lineno)
         shown = nodes.Output([nodes.Name(block, "load", lineno=lineno)], lineno=lineno)
         return [
-            self._output("_open_slots", lineno),
+            self._output("_open_slots", lineno, nodes.Const(is_captured)),
             *body,
             self._output("_end_slots", lineno),
             nodes.For(
@@ -132,8 +133,8 @@ class Streaming(Extension):
     def _statement(self, method: str, lineno: int, *arguments: nodes.Expr) -> nodes.Node:
         return nodes.ExprStmt(self.call_method(method, list(arguments), lineno=lineno), lineno=lineno)
 
-    def _output(self, method: str, lineno: int) -> nodes.Node:
-        call = self.call_method(method, [nodes.ContextReference()], lineno=lineno)
+    def _output(self, method: str, lineno: int, *arguments: nodes.Expr) -> nodes.Node:
+        call = self.call_method(method, [nodes.ContextReference(), *arguments], lineno=lineno)
         return nodes.Output([call], lineno=lineno)
 
     # -- rendering; what these return is awaited in an asynchronous environment
@@ -161,9 +162,9 @@ class Streaming(Extension):
         key, region = rendering.defer(lambda: Markup(later()))
         return Markup(region.placeholder(key, waiting()))
 
-    def _open_slots(self, context: Context) -> Markup:
+    def _open_slots(self, context: Context, is_captured: bool) -> Markup:
         rendering = rendering_of(context)
-        opened = rendering is not None and rendering.open_region()
+        opened = rendering is not None and rendering.open_slots(is_captured)
         return Markup(Slots.OPEN if opened else "")
 
     def _end_slots(self, context: Context) -> Markup:
@@ -176,17 +177,16 @@ class Streaming(Extension):
         return rendering.blocks_of_async(region) if self.environment.is_async else rendering.blocks_of(region)
 
     def _close_slots(self, context: Context) -> Markup:
-        rendering, region = rendering_of(context), _region_of(context)
-        if rendering is None or region is None:
-            return Markup("")
-        rendering.region = rendering.page
-        return Markup(Slots.CLOSE)
+        rendering = rendering_of(context)
+        closed = rendering is not None and rendering.close_slots()
+        return Markup(Slots.CLOSE if closed else "")
 
 
 def _region_of(context: Context) -> Slots | None:
+    """The region that the innermost `{% slots %}` has opened, if it has."""
     rendering = rendering_of(context)
-    region = None if rendering is None else rendering.region
-    return region if isinstance(region, Slots) else None
+    # Of what stands beside the blocks of a child, only statements are run: no tag has opened anything.
+    return None if rendering is None or not rendering.slots else rendering.slots[-1]
 
 
 async def _marked_async(body: Any) -> Markup:
@@ -292,9 +292,10 @@ class _Snapshot:
             return self._context
         if name == "resolve":
             return self._context.resolve_or_missing
-        if isinstance(value, Macro):
+        kind = type(value)  # `isinstance` would have a lazy object ask, here and now, for what it stands for
+        if issubclass(kind, Macro):
             return self.of_macro(value)
-        if isinstance(value, LoopContext):
+        if issubclass(kind, LoopContext):
             taken = _loop_as_now(value)
             recurse = taken._recurse
             if isinstance(recurse, FunctionType) and recurse.__closure__:
@@ -320,17 +321,31 @@ _COUNTERS: dict[type, Callable[[Any], Any]] = {
 
 
 def _loop_as_now(loop: LoopContext) -> LoopContext:
-    """The `loop` of this turn. What comes next in it is known where the loop is over a list."""
+    """The `loop` of this turn. What comes next in it is known where the loop is over a collection.
+
+    The rest of any other iterable is the page's: what a block took of it, to count it, the page would miss.
+    """
     taken = copy(loop)
-    iterable = loop._iterable
+    iterable, rest = loop._iterable, loop._iterator
+    rest = getattr(rest, "_iterator", rest)  # Jinja2's own, in an asynchronous environment, stands around it
     if isinstance(iterable, (list, tuple)):
-        taken._iterator = iter(iterable[loop.index0 + 1 :])
+        taken._iterator = loop._to_iterator(iterable[loop.index0 + 1 :])
         taken._after = type(loop)._after
-        if hasattr(type(loop), "__anext__"):
-            taken._iterator = type(loop)._to_iterator(iterable[loop.index0 + 1 :])
-    elif taken._after is type(loop)._after:
+    elif type(rest) in _COPIED:
+        taken._iterator = loop._to_iterator(copy(rest))
+    else:
         taken._iterator = _Unknown()
     return taken
+
+
+# The iterators whose copies go their own ways.
+_COPIED = frozenset(
+    type(iterator)
+    for iterator in (
+        *map(iter, ([], (), "", "é", range(0), {}, {}.items(), {}.values(), set())),
+        reversed([]),
+    )
+)
 
 
 class _Unknown:

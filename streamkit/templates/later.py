@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Generator, Mapping
 from inspect import isawaitable, iscoroutine
+from types import GeneratorType
 from typing import Any, NoReturn
 
 
@@ -54,7 +55,13 @@ class Later:
 
 def awaited_later(context: Mapping[str, Any]) -> dict[str, Any]:
     """The context with its awaitables as they are to be used."""
-    return {name: Later(value) if isawaitable(value) else value for name, value in context.items()}
+    return {name: Later(value) if _is_awaitable(value) else value for name, value in context.items()}
+
+
+def _is_awaitable(value: Any) -> bool:
+    """As `isawaitable`, but by the type: of a lazy object that would ask for what it stands for."""
+    kind = type(value)
+    return hasattr(kind, "__await__") or (kind is GeneratorType and isawaitable(value))
 
 
 def close_all(context: Mapping[str, Any]) -> None:

@@ -51,6 +51,7 @@ class Rendering:
         self._count = 0
         self.region: Region = Filler(response.nonce)
         self.page = self.region
+        self.slots: list[Slots | None] = []  # of each `{% slots %}` that is open: the region, if it made one
         self._fed = False  # the content was rendered
         self.captures = 0  # how many get hold of the text that is rendered now, before the page
         self.on_top: Callable[[], Any] | None = None  # of a whole page: its top is rendered
@@ -190,12 +191,19 @@ class Rendering:
         self.gather.begin((key, self.region), work)
         return key, self.region
 
-    def open_region(self) -> bool:
-        """Begin a region of slots; False where there is nothing to defer, or one stands around it."""
-        if not self.defers or self.region is not self.page:
-            return False
-        self.region = Slots()
-        return True
+    def open_slots(self, is_captured: bool) -> bool:
+        """Begin a region of slots; False where nothing is deferred, or one stands around it."""
+        opens = self.defers and not is_captured and not self.captures and self.region is self.page
+        self.slots.append(Slots() if opens else None)
+        self.region = self.slots[-1] or self.region
+        return opens
+
+    def close_slots(self) -> bool:
+        """The innermost `{% slots %}` has ended; whether it was a region."""
+        closes = self.slots.pop() is not None
+        if closes:
+            self.region = self.page
+        return closes
 
     # -- the deferred blocks
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import streamkit
 from streamkit.errors import AlreadyCommitted
 
 pytest.importorskip("django")
@@ -21,7 +22,7 @@ from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.urls import path, re_path
 from django.views import View
 
-from streamkit.frameworks.django import live
+from streamkit.frameworks.django import live, respond
 
 from .django_ways import INTERFACES, SESSIONS, LiveWay, Site
 from .programs import Wait, cookies
@@ -222,6 +223,16 @@ def test_a_view_that_writes_nothing_may_return_a_response(way: LiveWay) -> None:
     assert (answer.status, answer.read(), answer.headers["X-Name"]) == (418, b"plain", "ann")
     assert answer.headers["Content-Length"] == "5"
     assert cookies(answer) == ["sessionid"]
+
+
+def test_a_view_that_writes_nothing_may_return_a_stream_of_its_own(way: LiveWay) -> None:
+    def program(request: Any, stream: Any) -> Iterator[Any]:
+        return respond(request, streamkit.stream(["a", "b"], headers={"X-Name": "ann"}))
+        yield
+
+    answer = way.client(program, middleware=[COMMON, SESSIONS]).get("/")
+    assert (answer.status, answer.headers["X-Name"]) == (200, "ann")
+    assert answer.read() == b"ab"
 
 
 def test_a_redirect_before_the_first_write_is_one(way: LiveWay) -> None:

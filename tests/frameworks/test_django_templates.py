@@ -22,6 +22,7 @@ from django.template import TemplateDoesNotExist
 from django.test import override_settings
 from django.urls import path
 from django.utils import translation
+from django.utils.functional import SimpleLazyObject
 from jinja2 import DictLoader
 
 from streamkit.frameworks.django import Templates
@@ -157,6 +158,18 @@ def test_messages_are_shown_once_although_they_come_after_the_head(a_shop: Shop)
         assert b"[" not in get("page=silent.html")
         assert b"[hello]" in get(query)
         assert b"[" not in get(query)
+
+
+def test_what_a_page_does_not_name_is_not_asked_for(a_shop: Shop) -> None:
+    def user() -> Any:  # as the `user` of `django.contrib.auth` is, which asks the database
+        raise AssertionError("nobody wants to know")
+
+    def page(shop: Shop, request: Any) -> Any:
+        return shop.templates.chunked(request, "silent.html", user=SimpleLazyObject(user))
+
+    answer = a_shop.client(page).get("/")
+    assert answer.read() == b"<h1>nothing"
+    assert "Vary" not in answer.headers
 
 
 def test_deferred_blocks_have_the_language_and_leave_no_connection(a_shop: Shop) -> None:

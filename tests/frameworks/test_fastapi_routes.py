@@ -217,3 +217,62 @@ def test_a_router_that_is_included_and_endpoints_of_other_shapes_do_it_too() -> 
     with Client(app) as client:
         bodies = [client.get(f"/in/{path}").read() for path in ("called", "method", "partial")]
     assert bodies == [b"ab", b"c!", b"d"]
+
+
+Seven = Annotated[int, Depends(lambda: 7)]
+
+
+class Counted:
+    """Endpoints in other shapes than functions; all annotations of this module are in quotes."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    async def __call__(self, request: Request, last: Seven) -> streamkit.StreamingResponse:
+        return streamkit.stream([f"{request.url.path} {self.first} {last}"])
+
+    @live
+    async def on_loop(self, request: Request, stream: Any, last: Seven) -> None:
+        await stream.write(f"{request.url.path} {self.first} {last}")
+
+    @live
+    def on_thread(self, request: Request, stream: Any, last: Seven) -> None:
+        stream.write(f"{request.url.path} {self.first} {last}")
+
+
+async def counted(request: Request, first: int, last: Seven) -> streamkit.StreamingResponse:
+    return await Counted(first)(request, last)
+
+
+@live
+async def counted_live(request: Request, stream: Any, first: int, last: Seven) -> None:
+    await stream.write(f"{request.url.path} {first} {last}")
+
+
+def _in_a_synchronous_decorator(endpoint: Any) -> Any:
+    @functools.wraps(endpoint)
+    def around(*args: Any, **values: Any) -> Any:
+        return endpoint(*args, **values)
+
+    return around
+
+
+SHAPES: dict[str, Any] = {
+    "an object": Counted(1),
+    "a partial function": functools.partial(counted, first=1),
+    "a live method": Counted(1).on_loop,
+    "a live method on a thread": Counted(1).on_thread,
+    "a partial live function": functools.partial(counted_live, first=1),
+    "in a synchronous decorator": _in_a_synchronous_decorator(functools.partial(counted, first=1)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_endpoint_of_any_shape_has_its_dependencies_and_its_description_sent(shape: str) -> None:
+    app = streaming_app()
+    app.add_api_route("/it", SHAPES[shape])
+    with Client(app) as client:
+        answer = client.get("/it")
+        assert (answer.status, answer.read()) == (200, b"/it 1 7")
+    parameters = app.openapi()["paths"]["/it"]["get"].get("parameters", [])
+    assert {parameter["name"] for parameter in parameters} <= {"first"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jinja2
 import pytest
 from driving import PATIENCE, until
@@ -114,6 +116,97 @@ def test_a_plain_rendering_says_the_same(what: str, is_async: bool):
     streamkit.Templates(environment)
     wanted = wanted.replace("|[]", "|[|]")  # in its place a joiner is the same one everywhere
     assert environment.get_template("page.html").render(tree=TREE, x="<b>") == wanted
+
+
+ROWS = {
+    "a tuple": "(0, 1, 2)",
+    "a range": "range(3)",
+    "the keys of a dict": "{0: 1, 1: 2, 2: 3}",
+    "the values of a dict": "{5: 0, 6: 1, 7: 2}.values()",
+    "what is reversed": "[2, 1, 0]|reverse",
+    "a recursive loop": "[0, 1, 2]",
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_a_deferred_block_knows_what_follows_in_a_loop_over_a_collection(pages: Pages, kind: str):
+    recursive = " recursive" if kind == "a recursive loop" else ""
+    pages.add(
+        "page.html",
+        f"{{% for x in {ROWS[kind]}{recursive} %}}"
+        "{% defer %}{{ x }}{{ loop.nextitem }}{{ loop.last }}{{ loop.length }} {% enddefer %}{% endfor %}",
+    )
+    body = pages.get(lambda t: t.chunked("page.html")).finish().body.decode()
+    assert filled(body) == "01False3 12False3 2True3 "
+
+
+def test_a_deferred_block_takes_nothing_from_the_loop_that_the_page_goes_on_with(pages: Pages):
+    # The page has looked one item ahead, so the block knows that one, but not how many there are.
+    pages.add(
+        "page.html",
+        "{% for x in rows() %}{{ x }}{% if loop.last %}!{% else %}"
+        "{% defer %}{{ loop.nextitem }}{{ loop.length }}{% enddefer %}{{ gate(x) }}{% endif %}{% endfor %}",
+    )
+    answer = pages.get(
+        lambda t: t.chunked("page.html", on_error=pages.hook("?"), rows=lambda: (x for x in "abcd"))
+    )
+    for x in "abc":
+        pages.open(x)
+    assert filled(answer.finish().body.decode()) == "a?ab?bc?cd!"
+
+
+CAPTURED_SLOTS = {
+    "a filter": "{% filter upper %}{% slots %}a{% defer %}b{% enddefer %}{% endslots %}c{% endfilter %}",
+    "a variable": "{% set x %}{% slots %}a{% defer %}b{% enddefer %}{% endslots %}c{% endset %}{{ x|upper }}",
+    "a macro": "{% macro m() %}{% slots %}a{% defer %}b{% enddefer %}{% endslots %}c{% endmacro %}"
+    "{{ m()|upper }}",
+    "an include": "{% filter upper %}{% include 'slots.html' %}c{% endfilter %}",
+}
+
+
+@pytest.mark.parametrize("what", CAPTURED_SLOTS)
+def test_slots_in_captured_text_leave_no_trace_in_it(pages: Pages, what: str):
+    pages.add("slots.html", "{% slots %}a{% defer %}b{% enddefer %}{% endslots %}")
+    pages.add("page.html", CAPTURED_SLOTS[what])
+    assert pages.get(lambda t: t.chunked("page.html")).finish().body == b"ABC"
+
+
+@pytest.mark.parametrize("inner", ["", "a filter", "a macro"])
+def test_a_region_of_slots_goes_on_after_slots_within_it(pages: Pages, inner: str):
+    slots = CAPTURED_SLOTS.get(inner, "{% slots %}A{% defer %}B{% enddefer %}{% endslots %}C")
+    pages.add("page.html", "{% slots %}" + slots + "{% defer %}late{% enddefer %}{% endslots %}.")
+    body = pages.get(lambda t: t.chunked("page.html")).finish().body.decode()
+    shadow, rest = body.split("</template>")
+    assert shadow.endswith("</slot>"), "the block after the inner slots has its place in the region"
+    assert rest.endswith((">late</span></div>.", ">B</span></div>."))
+
+
+class Lazy:
+    """As Django's `SimpleLazyObject`: whoever asks what it is has it find that out."""
+
+    @property
+    def __class__(self) -> Any:
+        raise AssertionError("it was asked for before it was used")
+
+    def __str__(self) -> str:
+        return "lazy"
+
+
+def test_a_lazy_value_is_not_asked_for_before_it_is_used(pages: Pages):
+    pages.add(
+        "page.html",
+        "{% set other = value %}"
+        "{% defer %}{{ value }}{% if false %}{{ other }}{% endif %}{% enddefer %}{{ other }}.",
+    )
+    body = pages.get(lambda t: t.chunked("page.html", value=Lazy())).finish().body.decode()
+    assert filled(body) == "lazylazy."
+
+
+def test_slots_beside_the_blocks_of_a_child_are_not_shown_as_nothing_is(pages: Pages):
+    pages.add("base.html", "<{% block b %}{% endblock %}>")
+    slots = "{% slots %}a{% defer %}b{% enddefer %}{% endslots %}"
+    pages.add("page.html", "{% extends 'base.html' %}" + slots + "{% block b %}c{% endblock %}")
+    assert pages.get(lambda t: t.chunked("page.html")).finish().body == b"<c>"
 
 
 OTHER_SIGNS = {
