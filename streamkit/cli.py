@@ -19,6 +19,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from streamkit import __version__
+
 if TYPE_CHECKING:
     from streamkit.doctor import Diagnosis
 
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="streamkit", description="Send a web response while it is still being made."
     )
+    parser.add_argument("--version", action="version", version=f"streamkit {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_doctor(commands)
@@ -168,7 +171,10 @@ def _examine_address(arguments: argparse.Namespace) -> Diagnosis:
 
 
 def _positive(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"seconds are a number, not {text!r}") from None
     if not 0 < seconds <= 86400:
         raise argparse.ArgumentTypeError(f"seconds are more than 0, and a day at most, not {text}")
     return seconds
@@ -182,7 +188,10 @@ def _field(text: str) -> tuple[str, str]:
 
 
 def _port(text: str) -> int:
-    port = int(text)
+    try:
+        port = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a port is a number, not {text!r}") from None
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"a port is 0 to 65535, not {port}")
     return port

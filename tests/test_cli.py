@@ -16,6 +16,7 @@ import pytest
 from servers.launch import ROOT, poll
 from servers.wire import Connection, fetch
 
+import streamkit
 from streamkit.cli import main
 
 BOUND = 30.0  # seconds for a start or an end
@@ -112,6 +113,29 @@ def test_wrong_arguments_are_status_2(arguments: list[str], capsys: pytest.Captu
         main(arguments)
     assert ending.value.code == 2
     assert "usage: streamkit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["demo", "--port=many"], "argument --port: a port is a number, not 'many'"),
+        (["doctor", "http://x", "--seconds=1h"], "argument --seconds: seconds are a number, not '1h'"),
+        (["doctor", "http://x", "--silence="], "argument --silence: seconds are a number, not ''"),
+    ],
+)
+def test_a_word_in_the_place_of_a_number_is_told_in_words_of_the_user(
+    arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert capsys.readouterr().err.endswith(f"error: {wanted}\n")
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        main(["--version"])
+    assert ending.value.code == 0
+    assert capsys.readouterr().out == f"streamkit {streamkit.__version__}\n"
 
 
 def test_help_needs_no_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

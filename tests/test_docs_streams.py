@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -32,6 +33,7 @@ KINDS = ["wsgi", "asgi"]
 def page() -> dict[str, Any]:
     """What the blocks of the page define, one after the other; the handler of a signal is not for here."""
     pytest.importorskip("flask")
+    pytest.importorskip("httpx")
     names: dict[str, Any] = {"__name__": "page"}
     for block in BLOCKS:
         if "signal.signal" not in block:
@@ -255,6 +257,58 @@ def test_whoever_posts_is_heard_by_all_who_listen_in_the_chat(page: dict[str, An
         listening[0].close()
         assert bob.next_event() is None
     assert until(lambda: not listening)
+
+
+def upstream_of(page: dict[str, Any], parts: Any, content_type: str) -> threading.Event:
+    """Put a server with these parts in the place of the page's; gives what is set when it is left."""
+    import httpx
+
+    left = threading.Event()
+
+    class Body(httpx.AsyncByteStream):
+        async def __aiter__(self) -> Any:
+            async for part in parts():
+                yield part
+
+        async def aclose(self) -> None:
+            left.set()
+
+    head = {"Content-Type": content_type}
+    transport = httpx.MockTransport(lambda request: httpx.Response(203, headers=head, stream=Body()))
+    page["upstream"] = httpx.AsyncClient(base_url="http://127.0.0.1:9000", transport=transport)
+    return left
+
+
+def test_a_relay_passes_a_chunk_on_before_the_next_is_made_and_leaves_when_it_is_left(
+    page: dict[str, Any],
+) -> None:
+    async def parts() -> Any:
+        yield b"one"
+        await asyncio.Event().wait()
+
+    left = upstream_of(page, parts, "text/x-tokens")
+    with Client(page["app_that_relays"]) as client, client.get("/") as answer:
+        assert (answer.status, answer.headers["Content-Type"]) == (203, "text/x-tokens")
+        assert answer.next_chunk() == b"one"
+        assert not left.is_set()
+        answer.close()
+    assert left.is_set()
+
+
+def test_a_relay_of_what_breaks_off_is_cut(page: dict[str, Any]) -> None:
+    import httpx
+
+    async def parts() -> Any:
+        yield b"one"
+        raise httpx.RemoteProtocolError("the upstream broke off")
+
+    left = upstream_of(page, parts, "text/plain")
+    with Client(page["app_that_relays"]) as client, client.get("/") as answer:
+        assert answer.next_chunk() == b"one"
+        with pytest.raises(httpx.RemoteProtocolError):
+            answer.next_chunk()
+        assert not answer.complete
+    assert left.is_set()
 
 
 def test_a_loop_goes_on_until_the_stream_is_closed(page: dict[str, Any]) -> None:

@@ -278,6 +278,18 @@ def test_http10_gets_a_download_whole_so_that_it_cannot_be_cut_unnoticed(served:
     assert isinstance(failed.error, Boom)
 
 
+def test_an_http10_client_that_closes_is_sent_what_is_made_unless_the_options_say_otherwise(
+    served: Downloads,
+):
+    closing: Any = {"version": "1.0", "sent": [("Connection", "close")]}
+    cut = served(lambda: send_stream(failing(), "a.csv"), **closing).finish()
+    assert (cut.committed, cut.header("Content-Length")) == (True, None)
+    make = lambda: send_stream(failing(), "a.csv", options={"http10": "buffer"})  # noqa: E731
+    failed = served(make, **closing).finish()
+    assert not failed.committed
+    assert isinstance(failed.error, Boom)
+
+
 # ---------------------------------------------------------------- who is told
 
 

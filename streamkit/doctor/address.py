@@ -24,6 +24,7 @@ from .observations import PAUSE, Ending, Observation, Question
 
 READ_SIZE = 64 * 1024  # bytes asked of the kernel at once
 LIMIT = 1024 * 1024  # bytes of one body; an answer longer than that is left
+FOLLOWED_BY = 64  # bytes that are kept of what stands where nothing may
 AGENT = "streamkit-doctor"
 PORTS = {"http": 80, "https": 443}
 SAFE = "/%:=&?~#+!$,;'@()*[]"  # what `quote` leaves as it is; a path may be quoted already
@@ -127,7 +128,11 @@ def _connect(address: Address, patience: float) -> socket.socket:
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no connection in time"
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+    said = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{said}; the environment's SSL_CERT_FILE names the certificates to trust"
+    # What OpenSSL says of an answer that is no TLS.
+    return f"{said}: is it http:// there?" if getattr(error, "reason", "") == "WRONG_VERSION_NUMBER" else said
 
 
 class _Watch:
@@ -148,6 +153,7 @@ class _Watch:
         self._arrivals: list[Arrival] = []
         self._wire: list[Arrival] = []
         self._payload = bytearray()
+        self._followed_by = b""
         self._bursts = 0
         self._was_reset = False
         self._seconds = seconds
@@ -174,7 +180,7 @@ class _Watch:
         return replace(
             seen,
             head=head, head_at=head_at, watched=now, framing=body.framing, ending=ending,
-            ended_at=None if ending is Ending.OPEN else now, after_end=extra,
+            ended_at=None if ending is Ending.OPEN else now, after_end=extra, followed_by=self._followed_by,
             arrivals=tuple(self._arrivals), wire=tuple(self._wire), payload=bytes(self._payload),
             can_read=decoder.can_read, fault=body.fault or decoder.fault,
         )  # fmt: skip
@@ -239,6 +245,7 @@ class _Watch:
             extra = 0
             while received is not None:
                 extra += len(received)
+                self._followed_by = (self._followed_by + received)[:FOLLOWED_BY]
                 received = self._read() if extra < READ_SIZE else None
             return extra
         while received is not None:

@@ -147,6 +147,17 @@ APP: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "http10-held": ("streamkit.wrap(app, http10='stream') streams to HTTP/1.0 clients, too", ()),
 }  # fmt: skip
+SERVERS_LAST_CHUNK = Advice(
+    "your server",
+    "waitress does so, and closes the connection behind it: there is nothing to mend in the app",
+)
+# It explains a stream that arrives whole, with its length, only where nginx stands in front.
+NGINX_HTTP10 = Advice(
+    "nginx",
+    "in this location, set both or neither: with the second alone the app sees an HTTP/1.0 client that"
+    " does not say that it closes, and streamkit sends such a client the whole body with its length",
+    NGINX_LINES[:2],
+)
 ASK_INSIDE = ("buffered", "held-until-full", "one-behind", "compressed-and-held", "cannot-tell", "no-stream")
 
 

@@ -9,8 +9,10 @@ until they have shown what they can.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from .address import LIMIT, Address, ask, check_field
 from .advice import KNOWN
@@ -26,6 +28,7 @@ ENOUGH = 8  # bursts that a comparison needs; as many as the drip has chunks
 HEAD_SECONDS = 5.0  # for the answer to a HEAD
 FAILS_AT = 2  # chunks behind which a drip is asked to break off
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def _examine(
     if plain.head is None:
         asked = replace(asked, head=_head(where, wish))
         if asked.head is None or asked.head.head is None or asked.head.head.status >= 400:
-            raise CannotAsk(plain.problem or f"{where} does not answer")
+            raise CannotAsk(f"{plain.problem or f'{where} does not answer'}{_app_hint(target)}")
     _refuse(where, plain)
     asked = replace(
         asked,
@@ -93,6 +96,12 @@ def _examine(
     asked = replace(asked, head=asked.head or _head(where, wish))
     facts = {"address": str(where), **facts_of(plain.head)}
     return Diagnosis(target, judge(asked), _tracks(asked), facts=facts)
+
+
+def _app_hint(target: str) -> str:
+    """What is meant where the word names a module here: `shop.wsgi` for `shop.wsgi:application`."""
+    is_module = MODULE.fullmatch(target) and Path(*target.split(".")).with_suffix(".py").is_file()
+    return f"; the app of a module is named {target}:attribute" if is_module else ""
 
 
 def _beside(address: Address, direct: str) -> Address:

@@ -7,8 +7,9 @@ came to harm today stands in `judge`.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from .advice import advice_for, from_the_app
+from .advice import SERVERS_LAST_CHUNK, advice_for, from_the_app
 from .findings import Finding, Severity
 from .http1 import Framing, Head
 from .observations import PAUSE, Ending, Observation
@@ -19,6 +20,7 @@ RISK, NOTE = Severity.RISK, Severity.NOTE
 SLOW = 2.0  # seconds; streamkit sends an event stream's head after one
 COMPRESSING = frozenset({"haproxy", "cloudflare", "caddy"})  # what looks at no-transform, or may one day
 CACHING = frozenset({"varnish", "cloudflare", "cloudfront", "fastly"})
+LAST_CHUNK = b"0\r\n\r\n"
 RECORDS = re.compile(rb"(?::|data:|event:|id:|retry:)[^\n]*\n")
 
 
@@ -139,6 +141,9 @@ def judge_head_request(plain: Observation, seen: Observation | None) -> list[Fin
             " to make the body, and to drop it"
         )
         return [Finding("head-hangs", RISK, text, (), from_the_app("head-hangs"))]
+    if seen.followed_by == LAST_CHUNK and not _differences(plain.head, replace(seen, after_end=0)):
+        text = "HEAD is answered with the last chunk of a body, which is empty: by the server, not by the app"
+        return [Finding("head-differs", NOTE, text, (), (SERVERS_LAST_CHUNK,))]
     differences = _differences(plain.head, seen)
     if not differences:
         return []

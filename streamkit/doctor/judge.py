@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .advice import advice_for
+from .advice import NGINX_HTTP10, advice_for
 from .findings import Finding, Severity
 from .heads import judge_fields, judge_head_request
 from .hops import is_out_of_a_cache, named_in
@@ -172,7 +172,7 @@ def _plain(asked: Asked, delivery: Delivery) -> list[Finding]:
     if way is Way.EMPTY:
         return [Finding("no-stream", FAULT, "the response has no body: nothing here streams")]
     if way in (Way.FAST, Way.LUMP) and plain.framing is Framing.LENGTH:
-        return [_no_stream(plain, delivery)]
+        return [_no_stream(asked, delivery)]
     if way is Way.FAST:
         text = f"the body was over after {plain.watched:.2f} s: nothing was held for longer than that"
         return [Finding("too-fast", NOTE, text)]
@@ -188,12 +188,15 @@ def _is_hit(seen: Observation) -> bool:
     return is_out_of_a_cache(seen.head) and seen.framing is Framing.LENGTH
 
 
-def _no_stream(plain: Observation, delivery: Delivery) -> Finding:
+def _no_stream(asked: Asked, delivery: Delivery) -> Finding:
     text = (
-        f"the response came whole, with its length, after {plain.watched:.1f} s:"
+        f"the response came whole, with its length, after {asked.plain.watched:.1f} s:"
         " it is no stream, or is none any more"
     )
-    return Finding("no-stream", FAULT, text, delivery.evidence, advice_for("no-stream"))
+    advice = advice_for("no-stream")
+    if delivery.way is Way.LUMP and "nginx" in asked.proxies:
+        advice = (NGINX_HTTP10, *advice)
+    return Finding("no-stream", FAULT, text, delivery.evidence, advice)
 
 
 def _cannot_tell(asked: Asked, delivery: Delivery) -> Finding:

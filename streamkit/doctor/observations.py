@@ -65,6 +65,7 @@ class Observation:
     ending: Ending = Ending.OPEN
     ended_at: float | None = None
     after_end: int = 0  # bytes that followed the end of the response
+    followed_by: bytes = b""  # the first of them
     fault: str | None = None  # what was no HTTP, or no valid coding
     problem: str | None = None  # why there is no head
     began: float = 0.0  # when the request was sent, by this machine's wall clock

@@ -84,6 +84,8 @@ def load(target: str) -> Any:
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
         raise CannotAsk(f"an app is named module:attribute or module:factory(), not {target!r}")
+    if module_name.endswith(".py"):
+        raise CannotAsk(f"a module is named without .py, {target.replace('.py:', ':')}, not {target!r}")
     module = _module(module_name)
     is_factory = attribute.endswith("()")
     found: Any = module

@@ -246,6 +246,15 @@ class Exchange(Meeting):
         place = f"; the application is in {place}" if place else ""
         return TimeoutError(f"wanted {wanted} within {timeout:.3g} s, but {self.so_far()}{place}")
 
+    def not_through(self, wanted: str, timeout: float | None) -> TimeoutError:
+        """What a wait for the application's end raises that was in vain."""
+        late = self.timed_out(wanted, timeout)
+        if self.ended:
+            return late
+        return TimeoutError(
+            f"{late}; it is not asked for more meanwhile: read to the end, or disconnect, before"
+        )
+
     def so_far(self) -> str:
         """What has come, in words."""
         if self.head is None:

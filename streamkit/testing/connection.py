@@ -182,7 +182,7 @@ class Connection(BaseConnection):
         """
         deadline = self._deadline(timeout)
         if not self._exchange.until(self._exchange.through, deadline):
-            raise self._exchange.timed_out(_CLOSED, deadline.timeout)
+            raise self._exchange.not_through(_CLOSED, deadline.timeout)
 
     def close(self, timeout: float | None = None) -> None:
         """Disconnect, and wait until the application is through.
@@ -302,7 +302,7 @@ class AsyncConnection(BaseConnection):
         """Wait until the application is through with the request; see `Connection.wait_closed`."""
         deadline = self._deadline(timeout)
         if not await self._exchange.until_async(self._exchange.through, deadline):
-            raise self._exchange.timed_out(_CLOSED, deadline.timeout)
+            raise self._exchange.not_through(_CLOSED, deadline.timeout)
 
     async def close(self, timeout: float | None = None) -> None:
         """Disconnect, and wait until the application is through; see `Connection.close`."""

@@ -198,7 +198,7 @@ def test_an_interim_response_is_passed_over():
 def test_a_body_behind_the_answer_to_a_head_is_seen():
     with answering([response(b"body")]) as peer:
         seen = ask(Address.parse(peer.url), Question("HEAD", method="HEAD"), seconds=BOUND)
-    assert seen.after_end == 4
+    assert (seen.after_end, seen.followed_by) == (4, b"body")
     assert seen.payload == b""
     assert "\r\nConnection: close\r\n" in peer.requests[0]
 
@@ -225,10 +225,21 @@ def test_a_port_where_nobody_listens_is_a_problem():
 
 
 def test_a_port_that_speaks_no_tls_is_a_problem():
-    with answering([b"HTTP/1.1 400 Bad Request\r\n\r\n"]) as peer:
-        seen = ask(Address.parse(peer.url.replace("http:", "https:")), GET, seconds=1)
+    def refuse() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(BOUND)
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        seen = ask(Address.parse(f"https://127.0.0.1:{listener.getsockname()[1]}"), GET, seconds=BOUND)
+        thread.join(BOUND)
     assert seen.head is None
-    assert seen.problem
+    assert seen.problem is not None
+    assert seen.problem.endswith(": is it http:// there?")
 
 
 # -- all requests
@@ -334,6 +345,31 @@ def test_a_page_is_no_stream():
         assert codes(peer.url) == ["no-stream"]
 
 
+def test_the_last_chunk_behind_the_answer_to_a_head_is_laid_on_the_server():
+    drip = dripping()
+
+    def answer(request: str) -> Iterator[bytes | float]:
+        yield from drip(request)
+        if request.startswith("HEAD"):
+            yield END  # as waitress does
+
+    with answering(answer) as peer:
+        (finding,) = examine_address(peer.url, seconds=BOUND).findings
+    assert (finding.code, finding.severity.value) == ("head-differs", "note")
+    assert [advice.where for advice in finding.advice] == ["your server"]
+
+
+def test_a_late_page_with_its_length_behind_nginx_leads_to_the_http_version_that_nginx_speaks():
+    def answer(request: str) -> Iterator[bytes | float]:
+        yield 0.0 if request.startswith("HEAD") else 1.5
+        yield response(b"" if request.startswith("HEAD") else b"row\n" * 9, Server="nginx")
+
+    with answering(answer) as peer:
+        (finding,) = examine_address(peer.url, seconds=BOUND).findings
+    assert (finding.code, finding.guilty) == ("no-stream", None)
+    assert "proxy_http_version 1.1;" in finding.advice[0].lines
+
+
 def test_a_head_that_never_comes_is_not_held_against_anybody():
     def answer(request: str) -> list[bytes | float]:
         return [response()] if request.startswith("HEAD") else [BOUND]
@@ -371,6 +407,7 @@ def test_a_stream_is_watched_over_tls_in_http_1_1(
     with answering(dripping(), tls=context) as peer:
         untrusted = examine_address(peer.url, seconds=5)
         assert "certificate verify failed" in (untrusted.refusal or "")
+        assert "SSL_CERT_FILE" in (untrusted.refusal or "")
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         diagnosis = examine_address(peer.url, seconds=10)
     assert (diagnosis.refusal, diagnosis.findings) == (None, ())

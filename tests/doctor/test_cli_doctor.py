@@ -96,6 +96,17 @@ def test_an_address_where_nobody_listens_is_status_2_and_no_traceback():
     assert "Connection refused" in said
 
 
+def test_a_module_in_the_place_of_an_address_leads_to_the_name_of_its_app(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor", "shop_that_is_no_host"]) == 2
+    assert "module" not in capsys.readouterr().out
+    Path("shop_that_is_no_host.py").touch()
+    assert main(["doctor", "shop_that_is_no_host"]) == 2
+    assert "; the app of a module is named shop_that_is_no_host:attribute\n" in capsys.readouterr().out
+
+
 def test_a_page_is_status_1_and_accuses_nobody():
     with answering([response(b"<p>")]) as peer:
         status, said, _ = run(peer.url)

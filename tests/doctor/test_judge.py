@@ -137,6 +137,15 @@ def test_what_shows_nothing_accuses_nobody(plain: Observation, wanted: str, exit
     assert status(findings) == exit_status
 
 
+def test_a_late_body_with_its_length_behind_nginx_leads_to_the_http_version_that_nginx_speaks():
+    lines = ("proxy_http_version 1.1;", 'proxy_set_header Connection "";')
+    behind = of(lump(3.0, framing=Framing.LENGTH, Server="nginx"))
+    assert codes(behind) == ["no-stream"]
+    assert (behind[0].guilty, behind[0].advice[0].lines) == (None, lines)
+    for other in (lump(3.0, framing=Framing.LENGTH), lump(0.01, framing=Framing.LENGTH, Server="nginx")):
+        assert "nginx" not in [advice.where for advice in of(other)[0].advice]
+
+
 def test_lines_that_come_one_after_the_other_are_a_stream():
     assert of(steady()) == ()
     assert of(steady(ended=None)) == ()
@@ -443,12 +452,19 @@ def test_a_head_that_waits_for_the_first_chunk_is_slow():
         (answered(405), [("head-differs", NOTE)]),
         (answered(500), [("head-differs", RISK)]),
         (answered(extra=5), [("head-differs", RISK)]),
+        (replace(answered(extra=5), followed_by=b"0\r\n\r\n"), [("head-differs", NOTE)]),
+        (replace(answered(500, extra=5), followed_by=b"0\r\n\r\n"), [("head-differs", RISK)]),
         (answered(Content_Type="text/html"), [("head-differs", RISK)]),
         (answered(Content_Length="0"), [("head-differs", RISK)]),
     ],
 )
 def test_the_answer_to_head(seen: Observation, wanted: list[tuple[str, Severity]]):
     assert [(finding.code, finding.severity) for finding in of(steady(), head=seen)] == wanted
+
+
+def test_the_last_chunk_that_waitress_sends_behind_a_head_is_not_laid_on_the_app():
+    (finding,) = of(steady(), head=replace(answered(extra=5), followed_by=b"0\r\n\r\n"))
+    assert [advice.where for advice in finding.advice] == ["your server"]
 
 
 def test_a_server_that_is_busy_with_the_first_stream_is_not_said_to_hang_on_head():

@@ -85,6 +85,7 @@ def test_an_app_is_found_in_the_working_directory_by_its_name_or_its_factory(
     ("target", "said"),
     [
         ("{site}", "module:attribute"),
+        ("{site}.py:app", r"without \.py, \w+:app, not"),
         ("nowhere_at_all:app", "there is no module 'nowhere_at_all'"),
         ("{site}:application", "the apps app, held"),
         ("{site}:broken()", "raised KeyError"),

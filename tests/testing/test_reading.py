@@ -182,6 +182,18 @@ def test_a_disconnect_closes_what_makes_the_chunks(way: Way) -> None:
     assert parts.closed.is_set()
 
 
+def test_a_wait_for_the_end_of_a_body_that_nobody_reads_says_what_to_do(way: Way) -> None:
+    async def scene(client: Any) -> None:
+        connection = client.get("/")
+        assert await got(connection.next_chunk()) == b"1"
+        with pytest.raises(TimeoutError, match=r"1 chunks.*: read to the end, or disconnect, before$"):
+            await got(connection.wait_closed(SHORT))
+        connection.disconnect()
+        await got(connection.wait_closed())
+
+    way.play(scene, way.app(Made()))
+
+
 def test_a_connection_that_is_left_by_its_block_is_disconnected(way: Way) -> None:
     parts = Made()
 
