@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
-from inspect import iscoroutinefunction
+from inspect import getattr_static, iscoroutinefunction, isfunction
 from typing import Any, TypeAlias, TypeVar
 
 from .core.events import (
@@ -300,7 +300,9 @@ class EventStreamResponse(StreamingResponse):
         if replay is None:
             return
         since = getattr(replay, "since", None)
-        if not callable(since) or isinstance(replay, type):
+        # A class has it for its objects, unless it is one of the class's own.
+        is_for_objects = isinstance(replay, type) and isfunction(getattr_static(replay, "since", None))
+        if not callable(since) or is_for_objects:
             raise ProducerError(f"replay: wanted an object with since(last_event_id), got {replay!r}")
         if iscoroutinefunction(since) and not self.kind.is_async:
             raise ProducerError(

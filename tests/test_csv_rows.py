@@ -472,6 +472,23 @@ def test_a_later_row_that_has_no_fields_is_named_with_its_number(served: Downloa
     assert isinstance(answer.error.__cause__, csv.Error)
 
 
+def test_after_a_mapping_a_row_is_picked_from_by_name_if_it_can_be(served: Downloads, kind: Any):
+    """As a `sqlite3.Row`, which is no mapping to Python."""
+
+    class Row:
+        def keys(self) -> list[str]:
+            return ["b", "a"]
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, name: str) -> str:
+            return name.upper()
+
+    answer = served(lambda: csv_rows(kind([{"a": 1, "b": 2}, Row()]), "a.csv")).finish()
+    assert (answer.body, answer.complete) == (b"a,b\r\n1,2\r\nA,B\r\n", True)
+
+
 @pytest.mark.parametrize(
     ("row", "wanted"),
     [

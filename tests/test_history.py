@@ -5,11 +5,14 @@ Rule: what is in the midst of `add` is held there by a destructor of what it let
 
 from __future__ import annotations
 
+import copy
 import enum
 import os
+import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -120,6 +123,33 @@ def test_a_class_is_no_replay() -> None:
     """It would be found out by the first client that comes back."""
     with pytest.raises(ProducerError, match="wanted an object with since"):
         streamkit.event_stream(["a"], replay=History)  # type: ignore[arg-type]
+
+
+class Kept:
+    @classmethod
+    def since(cls, last_event_id: str) -> list[ServerSentEvent]:
+        return [ServerSentEvent("missed", id=2)]
+
+
+def test_a_class_is_one_whose_own_method_it_is() -> None:
+    with Client(streamkit.event_stream(["a"], replay=Kept), kind="wsgi") as client:
+        again = client.get("/", headers={"Last-Event-ID": "1"}).read()
+    assert [seen.data for seen in Decoder().feed(again)] == ["missed", "a"]
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_copy_of_a_history_has_its_events_and_goes_its_own_way(again: Callable[[Any], Any]) -> None:
+    history = History(2)
+    for number in range(4):
+        history.add(event(number))
+    copied = (
+        again(streamkit.event_stream(["a"], replay=history)).replay
+        if again is copy.deepcopy
+        else again(history)
+    )
+    copied.add(event(4))
+    assert (copied.since("2"), history.since("2")) == ([event(3), event(4)], [event(3)])
+    assert copied.since("1") is None
 
 
 FORKS = """

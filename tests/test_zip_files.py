@@ -422,6 +422,14 @@ def test_content_under_the_name_of_a_folder_is_refused(served: Downloads, kind: 
     assert "'a/'" in str(answer.error)
 
 
+@pytest.mark.parametrize("source", [bytes, io.BytesIO, lambda: iter(())], ids=["bytes", "file", "pieces"])
+def test_a_folder_may_have_a_source_without_content_as_in_another_archive(
+    served: Downloads, kind: Any, source: Any
+):
+    answer = served(lambda: zip_files(kind([("a/", source), ("a/b", b"x")]), "a.zip")).finish()
+    assert contents(answer.body) == {"a/": b"", "a/b": b"x"}
+
+
 def test_a_file_name_that_is_no_utf8_does_not_end_the_archive(served: Downloads, kind: Any, tmp_path: Path):
     path = tmp_path / os.fsdecode(b"caf\xe9.txt")
     try:

@@ -103,6 +103,16 @@ class History:
     def __len__(self) -> int:
         return len(self._events)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        with self._mutex:  # which is no part of a copy
+            return type(self), (self.size,), (list(self._events), list(self._places.items()))
+
+    def __setstate__(self, state: tuple[list[Any], list[Any]]) -> None:
+        events, places = state
+        self._events.extend(events)
+        self._places.update(places)
+        self._count = count(1 + max(self._places.values(), default=0))
+
 
 def guarded_by(new_mutex: Callable[[], AbstractContextManager[Any]]) -> None:
     """The engines say what keeps the threads of a history apart; the core knows none."""

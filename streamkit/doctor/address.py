@@ -131,8 +131,9 @@ def _reason(error: Exception) -> str:
     said = str(getattr(error, "strerror", None) or error) or type(error).__name__
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{said}; the environment's SSL_CERT_FILE names the certificates to trust"
-    # What OpenSSL says of an answer that is no TLS.
-    return f"{said}: is it http:// there?" if getattr(error, "reason", "") == "WRONG_VERSION_NUMBER" else said
+    # What OpenSSL says of an answer that is no TLS; from 3.2 on the second, which not every Python can name.
+    is_plain = getattr(error, "reason", "") == "WRONG_VERSION_NUMBER" or "record layer failure" in said
+    return f"{said}: is it http:// there?" if is_plain else said
 
 
 class _Watch:

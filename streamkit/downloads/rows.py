@@ -161,8 +161,9 @@ class CsvPen:
             write(header)
 
     def check(self, row: Any) -> None:
-        # `csv` writes the letters of a text, and the keys of a mapping.
-        if isinstance(row, _TEXTS) or isinstance(row, Mapping) != (self._columns is not None):
+        # `csv` writes the letters of a text, and the keys of a mapping. Where columns are picked by their
+        # names, what has them need not be a mapping: a `sqlite3.Row` is none.
+        if isinstance(row, _TEXTS) or (self._columns is None and isinstance(row, Mapping)):
             raise csv.Error("wrong kind of row")  # `refuse` says it in words
 
     def take(self, last: bool = False) -> bytes:

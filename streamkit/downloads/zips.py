@@ -134,6 +134,23 @@ class _Sink:
         return None if on_progress is None else on_progress(self.members, self._sent)
 
 
+class _Folder:
+    """Where the content of a folder goes, which has none, whatever stands for it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> _Folder:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Its entry is in the archive already."""
+
+    def write(self, piece: bytes | memoryview) -> None:
+        if piece:
+            raise ProducerError(f"wanted no content for {self.name!r}, which names a folder")
+
+
 class _Body:
     """What both bodies know: the members, and how to begin one."""
 
@@ -153,14 +170,13 @@ class _Body:
         sink = _Sink()
         return sink, zipfile.ZipFile(sink, "w", self.compression, compresslevel=self.level)
 
-    def entry(self, archive: zipfile.ZipFile, member: Any) -> tuple[IO[bytes] | None, Any]:
-        """Where the content of this member is to be written (None for a folder), and the content."""
+    def entry(self, archive: zipfile.ZipFile, member: Any) -> tuple[IO[bytes] | _Folder, Any]:
+        """Where the content of this member is to be written, and the content."""
         info, source = _info_of(member, self.compression, self.level)
         if info.is_dir():
-            if source and not (isinstance(source, PathLike) and os.path.isdir(source)):
-                raise ProducerError(f"wanted no content for {info.filename!r}, which names a folder")
             archive.writestr(info, b"")
-            return None, None
+            is_path = isinstance(source, PathLike) and os.path.isdir(source)
+            return _Folder(info.filename), b"" if source is None or is_path else source
         # The header, which comes first, says whether sizes have 8 bytes: an unknown one may need them,
         # and that of a pipe, or of what a system makes up, is 0 to whoever asks.
         unknown = not info.file_size and not isinstance(source, bytes)
@@ -182,13 +198,12 @@ class _Zip(_Body):
             with archive:  # after an error its end goes into memory that nobody sends
                 for member in members:
                     entry, source = self.entry(archive, member)
-                    if entry is not None:
-                        with entry, closing(pieces(source)) as read:
-                            for piece in read:
-                                entry.write(piece)
-                                if sink.is_due():
-                                    yield sink.take()
-                                    sink.taken(self.on_progress)
+                    with entry, closing(pieces(source)) as read:
+                        for piece in read:
+                            entry.write(piece)
+                            if sink.is_due():
+                                yield sink.take()
+                                sink.taken(self.on_progress)
                     sink.members += 1
                     if sink.is_due():  # also what has no content
                         yield sink.take()
@@ -209,14 +224,13 @@ class _AsyncZip(_Body):
             with archive:
                 async for member in members:
                     entry, source = self.entry(archive, member)
-                    if entry is not None:
-                        with entry:
-                            async with aclosing(pieces_async(source)) as read:
-                                async for piece in read:
-                                    entry.write(piece)
-                                    if sink.is_due():
-                                        yield sink.take()
-                                        await _finished(sink.taken(self.on_progress))
+                    with entry:
+                        async with aclosing(pieces_async(source)) as read:
+                            async for piece in read:
+                                entry.write(piece)
+                                if sink.is_due():
+                                    yield sink.take()
+                                    await _finished(sink.taken(self.on_progress))
                     sink.members += 1
                     if sink.is_due():
                         yield sink.take()

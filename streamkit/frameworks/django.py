@@ -192,8 +192,9 @@ def respond(request: HttpRequest, description: StreamingResponse) -> HttpRespons
     """Begin to serve a description; returns when its head is known, as a response of Django's.
 
     What the producer raises until then is raised here. An asynchronous view may await the response,
-    to have it raised there; when it returns the response as it is, Django has it begin. So it is under ASGI
-    with what a synchronous live view returns in place of a stream.
+    to have it raised there; when it returns the response as it is, Django has it begin, after the view. Under
+    ASGI Django does so also with what a synchronous live view returns in place of a stream, which cannot
+    catch what the producer raises.
     """
     is_asgi = hasattr(request, "scope")
     # A synchronous live view runs on a thread that no loop waits for: a loop of its own would end with it.

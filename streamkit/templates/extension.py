@@ -8,6 +8,7 @@ Rule: a tag asks the rendering that its template belongs to, and where there is 
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from copy import copy
 from types import CellType, FunctionType
@@ -168,12 +169,18 @@ class Streaming(Extension):
         return Markup(Slots.OPEN if opened else "")
 
     def _end_slots(self, context: Context) -> Markup:
-        return Markup(Slots.BETWEEN if _region_of(context) is not None else "")
-
-    def _blocks(self, context: Context) -> Any:
         rendering, region = rendering_of(context), _region_of(context)
         if rendering is None or region is None:
+            return Markup("")
+        rendering.ending = region
+        return Markup(Slots.BETWEEN)
+
+    def _blocks(self, context: Context) -> Any:
+        rendering = rendering_of(context)
+        # Beside the blocks of a child, where nothing is shown, this is called and `_end_slots` is not.
+        if rendering is None or rendering.ending is None:
             return ()
+        region, rendering.ending = rendering.ending, None
         return rendering.blocks_of_async(region) if self.environment.is_async else rendering.blocks_of(region)
 
     def _close_slots(self, context: Context) -> Markup:
@@ -185,8 +192,7 @@ class Streaming(Extension):
 def _region_of(context: Context) -> Slots | None:
     """The region that the innermost `{% slots %}` has opened, if it has."""
     rendering = rendering_of(context)
-    # Of what stands beside the blocks of a child, only statements are run: no tag has opened anything.
-    return None if rendering is None or not rendering.slots else rendering.slots[-1]
+    return None if rendering is None else rendering.slots[-1]
 
 
 async def _marked_async(body: Any) -> Markup:
@@ -342,7 +348,8 @@ def _loop_as_now(loop: LoopContext) -> LoopContext:
 _COPIED = frozenset(
     type(iterator)
     for iterator in (
-        *map(iter, ([], (), "", "é", range(0), {}, {}.items(), {}.values(), set())),
+        *map(iter, ([], (), "", "é", b"", range(0), {}, {}.items(), {}.values(), set())),
+        *map(iter, (deque(), OrderedDict())),
         reversed([]),
     )
 )

@@ -52,6 +52,7 @@ class Rendering:
         self.region: Region = Filler(response.nonce)
         self.page = self.region
         self.slots: list[Slots | None] = []  # of each `{% slots %}` that is open: the region, if it made one
+        self.ending: Slots | None = None  # the region whose blocks come next
         self._fed = False  # the content was rendered
         self.captures = 0  # how many get hold of the text that is rendered now, before the page
         self.on_top: Callable[[], Any] | None = None  # of a whole page: its top is rendered

@@ -242,6 +242,16 @@ def test_a_port_that_speaks_no_tls_is_a_problem():
     assert seen.problem.endswith(": is it http:// there?")
 
 
+def test_so_it_does_in_the_words_of_a_newer_openssl(monkeypatch: pytest.MonkeyPatch):
+    def wrap_socket(*args: object, **options: object) -> None:
+        raise ssl.SSLError(1, "[SSL] record layer failure (_ssl.c:1033)")
+
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", wrap_socket)
+    with answering([b""]) as peer:
+        seen = ask(Address.parse(peer.url.replace("http:", "https:")), GET, seconds=BOUND)
+    assert (seen.problem or "").endswith(": is it http:// there?")
+
+
 # -- all requests
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from typing import Any
 
 import jinja2
@@ -123,6 +124,8 @@ ROWS = {
     "a range": "range(3)",
     "the keys of a dict": "{0: 1, 1: 2, 2: 3}",
     "the values of a dict": "{5: 0, 6: 1, 7: 2}.values()",
+    "an ordered dict": "ordered",
+    "a deque": "deque",
     "what is reversed": "[2, 1, 0]|reverse",
     "a recursive loop": "[0, 1, 2]",
 }
@@ -136,7 +139,8 @@ def test_a_deferred_block_knows_what_follows_in_a_loop_over_a_collection(pages: 
         f"{{% for x in {ROWS[kind]}{recursive} %}}"
         "{% defer %}{{ x }}{{ loop.nextitem }}{{ loop.last }}{{ loop.length }} {% enddefer %}{% endfor %}",
     )
-    body = pages.get(lambda t: t.chunked("page.html")).finish().body.decode()
+    others = {"ordered": OrderedDict.fromkeys(range(3)), "deque": deque(range(3))}
+    body = pages.get(lambda t: t.chunked("page.html", **others)).finish().body.decode()
     assert filled(body) == "01False3 12False3 2True3 "
 
 
@@ -200,6 +204,15 @@ def test_a_lazy_value_is_not_asked_for_before_it_is_used(pages: Pages):
     )
     body = pages.get(lambda t: t.chunked("page.html", value=Lazy())).finish().body.decode()
     assert filled(body) == "lazylazy."
+
+
+def test_slots_beside_the_blocks_of_an_included_child_take_nothing_from_the_region_around(pages: Pages):
+    pages.add("base.html", "<{% block b %}{% endblock %}>")
+    pages.add("child.html", "{% extends 'base.html' %}{% slots %}{% endslots %}{% block b %}c{% endblock %}")
+    slots = "{% slots %}{% defer %}late{% enddefer %}{% include 'child.html' %}{% endslots %}."
+    pages.add("page.html", slots)
+    body = pages.get(lambda t: t.chunked("page.html")).finish().body.decode()
+    assert body.endswith(">late</span></div>.")
 
 
 def test_slots_beside_the_blocks_of_a_child_are_not_shown_as_nothing_is(pages: Pages):
