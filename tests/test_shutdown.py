@@ -17,6 +17,7 @@ from driving import PATIENCE, AsgiServer, scope_of, until
 from shapes import BUFFERED, FUNCTIONS, SHAPES, Run, Serve, Shape, serving
 
 import streamkit
+from streamkit.engines import registry
 from streamkit.engines.clock import thread_clock
 from streamkit.errors import InvalidTimeout, StreamEnded
 
@@ -187,6 +188,28 @@ def test_a_stream_is_not_missed_before_its_server_knows_of_it(
         assert b"data: 1" not in served(program, content_type=EVENTS, options=options).finish().body
         ending.join(PATIENCE)
     assert outcomes == ["shut_down"]
+
+
+class Short:
+    """A stream that is over at the next look, when another one is open."""
+
+    options = streamkit.Options(grace=0.05)
+    response = _head = _ending = None
+
+    def end_early(self, ending: StreamEnded) -> None:
+        pass
+
+    give_up = end_early
+
+
+def test_the_lifespans_shutdown_is_not_held_up_by_clients_that_go_on_coming(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "open_streams", lambda: [(None, Short())])
+    ending = threading.Thread(target=lambda: asyncio.run(registry.shutdown_async()), daemon=True)
+    ending.start()
+    ending.join(PATIENCE)
+    assert not ending.is_alive()
 
 
 def test_without_an_open_stream_there_is_nothing_to_wait_for() -> None:

@@ -12,6 +12,8 @@ from twinned import SCOPE, request_by, scope_app, take
 
 import streamkit
 from streamkit import ClientDisconnected, StreamClosed, StreamError
+from streamkit.engines.async_twin import on_loop
+from streamkit.errors import InvalidTimeout
 from streamkit.testing import Client
 
 
@@ -193,3 +195,47 @@ def test_a_thread_that_waits_when_its_server_cancels_all_finds_the_client_gone()
     asyncio.run(main())  # which cancels what is still at work
     thread[0].join(PATIENCE)
     assert [type(error) for error in heard] == [ClientDisconnected]
+
+
+@pytest.mark.parametrize("wait", ["wait_committed", "wait_finished"])
+def test_a_timeout_that_is_none_is_refused_also_after_the_end(wait: str) -> None:
+    twins: list[Any] = []
+
+    async def producer(stream: Any) -> None:
+        twins.append(stream.sync)
+        await stream.write(b"all")
+
+    request_by(streamkit.stream(producer), take)
+    with pytest.raises(InvalidTimeout):
+        getattr(twins[0], wait)(-1)
+
+
+def test_a_hook_that_tidies_up_on_a_closed_loop_does_not_hide_that_it_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streamkit.engines.async_twin.AsyncTwin", lambda *stands_for, **how: None)
+    loop, has_begun = asyncio.new_event_loop(), threading.Event()
+    heard: list[BaseException] = []
+
+    async def hook(stream: Any) -> None:
+        has_begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+
+    def job() -> None:
+        try:
+            on_loop(hook, loop)(None)  # type: ignore[arg-type]
+        except Exception as error:
+            heard.append(error)
+
+    thread = threading.Thread(target=job, daemon=True)
+    thread.start()
+    while not has_begun.is_set():
+        loop.run_until_complete(asyncio.sleep(0))
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # not in another test's log
+    loop.close()
+    thread.join(PATIENCE)
+    assert [type(error) for error in heard] == [StreamError]

@@ -120,10 +120,15 @@ async def shutdown_async(grace: float | None = None) -> bool:
 
 
 def _end_all(grace: float | None, ours: set[Any] | None = None) -> bool:
-    """End these streams; None: all, with those that are opened meanwhile, for the process is about to end."""
+    """End these streams; None: all, with those that are opened during the grace of the first of them."""
     ending = _Ending(grace, ours)
-    while not ending.look():
+    is_over = ending.look()
+    until = ending.latest_end
+    while not is_over:
+        if time.monotonic() >= until:  # else whoever goes on opening streams would hold it up for good
+            ending.take_no_more()
         time.sleep(LOOK_EVERY)
+        is_over = ending.look()
     return not ending.are_open
 
 
@@ -152,6 +157,11 @@ class _Ending:
     @property
     def are_open(self) -> bool:
         return bool(self._ends)
+
+    @property
+    def latest_end(self) -> float:
+        """When the grace of the last of them is over, by the monotonic clock."""
+        return max(self._ends.values(), default=0.0)
 
     def take_no_more(self) -> None:
         """Who opens a stream from now on is left alone."""

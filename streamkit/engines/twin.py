@@ -12,6 +12,7 @@ that loop's own thread a call would wait for itself: refused.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
@@ -28,8 +29,10 @@ from .loop import loop_of_this_thread
 from .mirror import Mirror
 from .pool import pool
 from .thread import NOT_IN_HOOK
+from .waits import check_timeout
 
 Result = TypeVar("Result")
+_LOG = logging.getLogger("streamkit")
 
 _ON_LOOP = "`.sync` is for worker threads: on the event loop, await the stream itself"
 LOOK_SECONDS = 1.0  # between two looks whether the loop that a thread waits for is still there
@@ -121,11 +124,13 @@ class Twin(Mirror, ResponseStream):
             pass  # the loop was closed: nothing more of it is sent
 
     def wait_committed(self, timeout: float | None = None) -> bool:
+        check_timeout(timeout)
         if self._origin.outcome is not None:
             return self._origin._head is not None
         return self._wait_for(self._origin.wait_committed(timeout))
 
     def wait_finished(self, timeout: float | None = None) -> bool:
+        check_timeout(timeout)
         if self._origin.outcome is not None:
             return True
         return self._wait_for(self._origin.wait_finished(timeout))
@@ -193,11 +198,22 @@ def result_on(
         except CancelledError:  # with the loop, which leaves its clients at its end
             raise ClientDisconnected from None
         except FutureTimeout:
+            is_closed = loop.is_closed()  # asked first: what it did until then is done
+            if done.cancelled():  # just now
+                raise ClientDisconnected from None
             if done.done():
                 return done.result()  # it came just now, or the time-out is its own
-            if loop.is_closed():
-                coroutine.close()
+            if is_closed:
+                _closed(coroutine)
                 raise if_closed() from None
+
+
+def _closed(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Close what no loop will run on: what its clean-up raises must not hide why."""
+    try:
+        coroutine.close()
+    except Exception:
+        _LOG.exception("tidying up on a closed event loop failed")
 
 
 async def on_worker(call: Callable[[], Result]) -> Result:
