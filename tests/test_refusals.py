@@ -19,6 +19,11 @@ def described(**details: Any) -> Callable[[], object]:
     return lambda: streamkit.stream(nothing, **details)
 
 
+class Unprintable:
+    def __repr__(self) -> str:
+        raise LookupError("repr")
+
+
 REFUSED: dict[str, tuple[Callable[[], object], type[StreamKitError], str]] = {
     "engine": (described(engine="warp"), OptionsError, "engine: wanted one of auto, thread.* got 'warp'"),
     "heartbeat_bytes": (described(heartbeat_bytes="x"), OptionsError, "wanted some bytes or None, got 'x'"),
@@ -31,6 +36,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[StreamKitError], str]] = {
     "merge": (lambda: Options().merged({}), OptionsError, "wanted Options to merge, got {}"),  # type: ignore[arg-type]
     "described": (lambda: streamkit.stream(streamkit.stream(["x"])), ProducerError, "got the description"),
     "a mapping": (lambda: streamkit.event_stream({"a": 1}), ProducerError, "mapping: put .* into a list"),
+    "no repr": (lambda: Options(heartbeat=Unprintable()), OptionsError, "heartbeat: .* got <Unprintable>"),
     "status": (described(status=True), HeaderError, "wanted a status code from 100 to 999, got True"),
 }
 

@@ -16,6 +16,7 @@ from streamkit.engines.loop import LoopThread
 from streamkit.engines.pool import Pool
 from streamkit.engines.registry import open_streams
 from streamkit.engines.wholeapp import AppStream
+from streamkit.errors import StreamEnded
 
 NO_THREAD = "can't start new thread"
 Refuse = Callable[[str], None]
@@ -255,3 +256,34 @@ def test_a_stream_that_is_given_up_where_no_thread_is_left_has_its_end_told(
     assert not open_streams()
     closing.set()
     body.close()
+
+
+def test_a_stream_that_is_past_its_time_is_ended_when_there_is_a_thread_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused, is_full = threading.Event(), threading.Event()
+    start = threading.Thread.start
+
+    def start_perhaps(self: threading.Thread) -> None:
+        if self.name == "ours" and is_full.is_set():
+            refused.set()
+            raise RuntimeError(NO_THREAD)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start_perhaps)
+    ours = Pool("ours")
+    monkeypatch.setattr(thread, "pool", ours)
+    monkeypatch.setattr("streamkit.engines.channel.pool", ours)
+
+    def producer(stream: Any) -> None:
+        stream.write(b"a")
+        is_full.set()
+        stream.wait_finished(PATIENCE)
+
+    described = streamkit.stream(producer, options={"max_duration": 0.1})
+    with WsgiServer(described) as server:
+        answer = server.request()
+        assert answer.read() == b"a"
+        assert refused.wait(PATIENCE)
+        is_full.clear()
+        assert isinstance(answer.finish().error, StreamEnded)
