@@ -419,3 +419,21 @@ def test_many_at_once_never_pass_max_streams(caplog: pytest.LogCaptureFixture) -
         statuses = [answer.status for answer in answers]
         told.set()
     assert (statuses.count(200), statuses.count(503)) == (5, 25)
+
+
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_a_body_that_is_held_for_http_1_0_gives_its_room_back(interface: Any) -> None:
+    """Nothing has to be looked at while it is held, so no clock counts it out."""
+
+    def on_stack(environ: Any, start_response: Any) -> list[bytes]:
+        environ["streamkit.stream"].write(b"a")
+        return []
+
+    async def on_task(scope: Any, receive: Any, send: Any) -> None:
+        await scope["streamkit.stream"].write(b"a")
+
+    app: Any = on_stack if interface == "wsgi" else on_task
+    wrapped: Any = streamkit.wrap(app, {"max_streams": 1}, kind=interface)
+    with WsgiServer(wrapped) if interface == "wsgi" else AsgiServer(wrapped) as server:
+        answers = [server.request(version="1.0").finish() for _ in range(3)]
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"a")] * 3
