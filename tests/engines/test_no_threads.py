@@ -258,32 +258,63 @@ def test_a_stream_that_is_given_up_where_no_thread_is_left_has_its_end_told(
     body.close()
 
 
+class Full:
+    """A pool whose machine has no thread from `begins` on, until `ends`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *users: str) -> None:
+        self.refused, self._is_full = threading.Event(), threading.Event()
+        start = threading.Thread.start
+
+        def start_perhaps(thread: threading.Thread) -> None:
+            if thread.name == "ours" and self._is_full.is_set():
+                self.refused.set()
+                raise RuntimeError(NO_THREAD)
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_perhaps)
+        ours = Pool("ours")
+        for user in users:
+            monkeypatch.setattr(f"streamkit.engines.{user}.pool", ours)
+        self.begins, self.ends = self._is_full.set, self._is_full.clear
+
+
 def test_a_stream_that_is_past_its_time_is_ended_when_there_is_a_thread_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    refused, is_full = threading.Event(), threading.Event()
-    start = threading.Thread.start
-
-    def start_perhaps(self: threading.Thread) -> None:
-        if self.name == "ours" and is_full.is_set():
-            refused.set()
-            raise RuntimeError(NO_THREAD)
-        start(self)
-
-    monkeypatch.setattr(threading.Thread, "start", start_perhaps)
-    ours = Pool("ours")
-    monkeypatch.setattr(thread, "pool", ours)
-    monkeypatch.setattr("streamkit.engines.channel.pool", ours)
+    full = Full(monkeypatch, "thread", "channel")
 
     def producer(stream: Any) -> None:
         stream.write(b"a")
-        is_full.set()
+        full.begins()
         stream.wait_finished(PATIENCE)
 
     described = streamkit.stream(producer, options={"max_duration": 0.1})
     with WsgiServer(described) as server:
         answer = server.request()
         assert answer.read() == b"a"
-        assert refused.wait(PATIENCE)
-        is_full.clear()
+        assert full.refused.wait(PATIENCE)
+        full.ends()
         assert isinstance(answer.finish().error, StreamEnded)
+
+
+def test_what_has_gathered_is_sent_when_there_is_a_thread_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Full(monkeypatch, "thread", "gather")
+    has_arrived = threading.Event()
+
+    def producer(stream: Any) -> None:
+        gather = stream.gather()
+        full.begins()
+        gather.parts.append("a")
+        assert has_arrived.wait(PATIENCE)
+        gather.flush(last=True)
+        gather.close()
+
+    with WsgiServer(streamkit.stream(producer)) as server:
+        waiting = threading.Thread(target=lambda: (full.refused.wait(PATIENCE), full.ends()))
+        waiting.start()
+        answer = server.request()
+        assert answer.read() == b"a"
+        has_arrived.set()
+        assert answer.finish().complete
+        waiting.join(PATIENCE)
+        assert full.refused.is_set()
