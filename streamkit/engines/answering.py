@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..core.base import BaseStream
+from ..core.commit import State, after
 from ..core.compression import Coder, coder_for
 from ..core.framing import Request, frame
 from ..core.headers import finished, is_streaming, value_of
@@ -22,7 +23,7 @@ from .coded import coded_write
 from .handed import Handing, came_to_nothing
 from .line import Line
 from .spool import Spool
-from .waits import ThreadWaits
+from .waits import ThreadWaits, reached
 
 Answer = tuple[str, WSGIHeaders, ExcInfo | None]
 
@@ -48,6 +49,7 @@ class Answering(Handing, ThreadWaits):
     server_error: BaseException | None = None  # what the server's write() raised
     spool: Spool | None = None  # a whole body, for HTTP/1.0
     early: list[bytes] | None = None  # written by the application where the server has no write()
+    told_later: bool = False  # the body tells of the end, which only it will know
     _exc_info: ExcInfo | None = None  # of the application's answer
     _server_write: Write | None = None
     _server_started: bool = False
@@ -118,21 +120,28 @@ class Answering(Handing, ThreadWaits):
             self.early.append(chunk)
         elif self._foreign_write is not None:
             self._foreign_write(chunk)
+            self._sent += len(chunk)
 
     @property
     def _is_written(self) -> bool:
         """Whether the application's head left with what it gave to PEP 3333's `write`."""
         return self._foreign_write is not None or self.early is not None
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the response is written through this stream, and not by PEP 3333's own `write`."""
+        return self._state is not State.STARTED and not (self._is_written and self._state is State.COMMITTED)
+
     def _release_foreign(self) -> Write | None:
         """Start a body that the application writes by PEP 3333's own means: as a stream, if it is one."""
         assert self.answer is not None
+        self.note()
         status, headers, _ = self.answer
         if value_of(headers, "content-length") is not None and not is_streaming(headers):
             return self.release()
         self._prepare()
         status, headers = self._hooked(status, headers)
-        code = int(status[:3])
+        code = _code_of(status)
         body = frame(self.request, code, endless=True, http10=self.options.http10)
         coding = self._choose_coding(headers, code, body) if self.options.compress else None
         head = finished(headers, self.options, code, body, foreign=True, default_type=None, coding=coding)
@@ -142,23 +151,32 @@ class Answering(Handing, ThreadWaits):
         self._coder = coder_for(self._coding, endless=True)
         return None if write is None else coded_write(write, self._coder)
 
-    def _hooked(self, status: str, headers: WSGIHeaders) -> tuple[str, WSGIHeaders]:
-        """The application's own head, after the hooks of the commit."""
-        if self.carried is not None and came_to_nothing(self.carried):
-            self._take_back()
-        if not self._commit_hooks:
-            return status, headers
-        self._status, self._pairs = int(status[:3]), headers
+    def note(self) -> None:
+        """Let the stream know the application's own head, for those who ask."""
+        assert self.answer is not None
+        status, self._pairs, _ = self.answer
+        self._status = _code_of(status)
         if self._headers is not None:  # asked for before there was a head: they were nobody's
             del self._headers
-        turn = threading.Lock()
-        turn.acquire()
-        self._committing, self._committer = turn, threading.get_ident()
-        try:
-            self._call_commit_hooks()
-        finally:
-            self._hooks_returned(turn)
-        if self._status != int(status[:3]):
+
+    def _hooked(self, status: str, headers: WSGIHeaders) -> tuple[str, WSGIHeaders]:
+        """The application's own head, as the hooks of the commit leave it."""
+        if self.carried is not None and came_to_nothing(self.carried):
+            self._take_back()
+        code = self._status
+        if self._commit_hooks:
+            turn = threading.Lock()
+            turn.acquire()
+            self._committing, self._committer = turn, threading.get_ident()
+            try:
+                self._call_commit_hooks()
+            finally:
+                self._hooks_returned(turn)
+        if self._abort is not None:  # by a hook of the commit
+            raise self._abort
+        self._state = after(self._state, "commit")
+        reached(self, "_when_committed")
+        if self._status != code:
             status = status_line(self._status)
         if self._headers is not None:
             self._headers.freeze()
@@ -207,3 +225,8 @@ class Answering(Handing, ThreadWaits):
         with CLAIM:
             self._committing = self._committer = None
         turn.release()
+
+
+def _code_of(status: Any) -> int:
+    """The code of a status line; 200 for what is none, which the server will refuse."""
+    return int(status[:3]) if isinstance(status, str) and status[:3].isdecimal() else 200

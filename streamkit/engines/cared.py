@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..core.commit import State, after
 from ..core.framing import NEEDS_HTTP11, Body, frame
-from ..core.headers import finished, is_streaming, media_type_of
+from ..core.headers import Pairs, finished, is_streaming, media_type_of
 from ..core.request import Fields, fields_of
 from ..errors import ClientDisconnected, ProtocolViolation, StreamClosed, TooManyStreams
 from ..syntax import check_status
@@ -80,14 +80,8 @@ class Cared(Tended):
         except (AttributeError, TypeError, ValueError):
             raise no_headers(headers) from None
 
-    async def _commit_foreign_now(self) -> None:
-        if self._head is not None or self._start is None or self.scope is None:
-            return
-        self.phase = CARED
-        self.request = request_of(self.scope, self.root[0])
-        self._take_start()
-        if self.outer is not None:
-            self.outer.is_carried_by(self)
+    async def _committed_pairs(self) -> Pairs:
+        """Run the hooks of the commit, and fix the head as they leave it."""
         if self._commit_hooks:
             self._committing = True
             try:
@@ -98,13 +92,24 @@ class Cared(Tended):
                 self._committing = False
         if self._abort is not None:  # by a hook of the commit
             raise self._abort
+        self._state = after(self._state, "commit")
+        if self._headers is None:
+            return self._pairs
+        self._headers.freeze()
+        return list(self._headers)
+
+    async def _commit_foreign_now(self) -> None:
+        if self._head is not None or self._start is None or self.scope is None:
+            return
+        self.phase = CARED
+        self.request = request_of(self.scope, self.root[0])
+        self._take_start()
+        if self.outer is not None:
+            self.outer.is_carried_by(self)
+        pairs = await self._committed_pairs()
         message = self._start
-        pairs = self._pairs if self._headers is None else list(self._headers)
         http10 = self.options.http10
         self._body = frame(self.request, self._status, endless=is_streaming(pairs), http10=http10)
-        self._state = after(self._state, "commit")
-        if self._headers is not None:
-            self._headers.freeze()
         coding = self._choose_coding(pairs, self._status, self._body) if self.options.compress else None
         pairs = finished(
             pairs, self.options, self._status, self._body, foreign=True, default_type=None, coding=coding

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+from ..core.base import BaseStream
 from ..core.commit import State
 from ..core.framing import TOO_LONG, Body
 from ..errors import (
@@ -186,11 +187,17 @@ class Concluding(Relay):
             await settle_async(self, outcome_of(self))
         elif self._claim(self.carried._outcome or outcome_of(self)):
             reached(self, "_when_finished")
+            told = self._told()
             for hook in self._taken("finish"):
                 try:
-                    await finished(hook(self))
+                    await finished(hook(told))
                 except Exception as fault:
                     log_error(self, "an on_finish hook failed", fault)
+
+    def _told(self) -> BaseStream:
+        """What the hooks of the end are called with: the stream of the response, if that has ended."""
+        carrier = self._carrier()
+        return self if carrier is None or carrier._outcome is None else self._face_of(carrier)
 
     async def _conclude_stream(self, error: BaseException | None) -> None:
         if isinstance(error, BufferLimitExceeded):

@@ -10,6 +10,7 @@ has not called, and those of the end, for whatever is answered in its place.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from ..core.base import BaseStream
@@ -76,6 +77,7 @@ class Handing(BaseStream):
     """The stream of a request, which another may carry."""
 
     carried: BaseStream | None = None  # the stream of a description served inside
+    is_page: bool = False  # an ordinary response passes, and ends no stream
     _handed: tuple[Handed, ...] = ()
 
     def _carrier(self) -> BaseStream | None:
@@ -101,6 +103,12 @@ class Handing(BaseStream):
             elif gives_back:
                 hook = HandedEnd(hook, self, carrier)
             face.on_finish(hook)
+
+    def _finish_calls(self) -> list[Callable[[], Any]]:
+        if self.carried is None and not self.is_page:
+            return super()._finish_calls()
+        # The application-wide hook is told of streams, and by their own.
+        return [partial(hook, self) for hook in self._taken("finish")]
 
     def _take_back(self) -> None:
         """What carried the response has come to nothing."""

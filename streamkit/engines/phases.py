@@ -15,6 +15,7 @@ OVER = 5  # the last message has gone on
 OWN = 6  # written through the response stream: the application's messages are dropped
 CARRIED = 7  # a description is served inside, and has not sent its head
 CARRYING = 8  # it has
+NOTED = 9  # no stream, as `PASSING`, but somebody wants to be told of its end
 
 # What has to come next; in `OWN` anything may.
 ORDER = {
@@ -26,4 +27,5 @@ ORDER = {
     OVER: "nothing",
     CARRIED: "http.response.start",
     CARRYING: "http.response.body",
+    NOTED: "http.response.body",
 }

@@ -13,8 +13,9 @@ from ..core.headers import STREAMING_TYPES, media_type_of
 from ..core.marking import MARK, USED, unmarked_fields
 from ..errors import ClientDisconnected, ProtocolViolation
 from ..types import Message, Send
-from .cared import Cared, no_headers, nothing
-from .phases import CARED, CARRIED, CARRYING, DROPPING, HELD, NEW, ORDER, OVER, OWN, PASSING
+from .cared import no_headers, nothing
+from .noted import Noted
+from .phases import CARED, CARRIED, CARRYING, DROPPING, HELD, NEW, NOTED, ORDER, OVER, OWN, PASSING
 from .pull import TURNS
 
 _FILES = ("http.response.pathsend", "http.response.zerocopysend")
@@ -23,7 +24,7 @@ _STRANGERS = frozenset({b"etag", b"content-length"})  # what layers add, to stre
 _PLAIN_TYPES = frozenset({b"text/html; charset=utf-8", b"application/json", b"text/plain; charset=utf-8"})
 
 
-class Relay(Cared):
+class Relay(Noted):
     """The application's `receive` and `send`, and what becomes of its messages."""
 
     __slots__ = ()
@@ -56,12 +57,14 @@ class Relay(Cared):
                     is_plain = headers[type_at] == content_type and headers[length_at][0] == length
                 except (LookupError, TypeError):
                     is_plain = False
-                if is_plain and (len(headers) == 2 or _says_no_more(headers, type_at)):
+                if is_plain and not self.touched and (len(headers) == 2 or _says_no_more(headers, type_at)):
                     self.phase = PASSING
                     send = self.server_send
                     return send(message)
                 return self._begin(message)
         elif phase == HELD and kind == "http.response.body" and not message.get("more_body"):
+            if self.touched:
+                return self._both_noted(message)
             self.phase = OVER
             self.scope = None
             return _both(self.server_send, self._start, message)
@@ -93,15 +96,27 @@ class Relay(Cared):
             kept = type(typed)(map(bytes, typed)) if type(typed) in (tuple, list) else None
             at, length_at = headers.index(typed), headers.index(sized)
             self.middleware.plain_head = (at, kept, length_at, bytes(sized[0]))
-        self.phase = PASSING
+        if self.touched:
+            self._note(message)
+        else:
+            self.phase = PASSING
         return self.server_send(message)
+
+    def _both_noted(self, body: Message) -> Awaitable[None]:
+        assert self._start is not None
+        self._note(self._start)
+        return _both(self.server_send, self._start, self._count(body))
 
     def _send_slowly(self, kind: str, message: Message) -> Awaitable[Any]:
         if kind not in ("http.response.start", "http.response.body"):
-            if self.phase == HELD and kind in _FILES:
-                self.phase = PASSING  # the server sends this body in a way of its own
+            if self.phase == HELD and kind in _FILES:  # the server sends this body in a way of its own
+                if self.touched:
+                    return self._both_noted(message)
+                self.phase = PASSING
                 return _both(self.server_send, self._start, message)
             return self.server_send(message)  # extensions go on untouched
+        if self.phase == NOTED and kind == "http.response.body":
+            return self.server_send(self._count(message))
         if self.phase == CARRYING and kind == "http.response.body":
             return self._send_carried(message)
         if self.phase == CARRIED and kind == "http.response.start":

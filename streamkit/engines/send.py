@@ -281,8 +281,9 @@ class ScopeStream(Concluding):
         return AsyncTwin(stream, self._loop())
 
     def _run_late(self, hooks: list[Callable[..., Any]], *details: Any) -> None:
+        told = self._told()
         for hook in hooks:
-            result = hook(self, *details)
+            result = hook(told, *details)
             if asyncio.iscoroutine(result):
                 keep(asyncio.get_running_loop().create_task(logged(self, result)))
 

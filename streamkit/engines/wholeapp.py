@@ -24,7 +24,7 @@ from .handed import came_to_nothing
 from .pool import pool
 from .registry import check_room
 from .thread import ThreadStream
-from .write import RequestStream
+from .write import ANSWERED, RequestStream
 
 
 class AppStream(ThreadStream):
@@ -88,7 +88,7 @@ class AppStream(ThreadStream):
         if carried is not None and came_to_nothing(carried):
             request_stream._take_back()
         if request_stream.carried is not None or request_stream._is_written:
-            raise StreamError("this request is already answered by another stream")
+            raise StreamError(ANSWERED)
 
     def _fix_head_here(self) -> None:
         try:

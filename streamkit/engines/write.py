@@ -16,7 +16,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ..core.base import BaseStream
@@ -47,6 +46,8 @@ from .spool import Spool
 from .thread import HOOK_FAILED, NOT_IN_HOOK
 from .waits import reached
 
+ANSWERED = "this request is already answered by another stream"
+
 
 class RequestStream(Answering):
     """`environ["streamkit.stream"]`: the response stream of this request, made on first use."""
@@ -62,6 +63,8 @@ class RequestStream(Answering):
             return
         if self.environ is None or self.passing is not None:
             raise StreamClosed("this request is already answered: the application has returned")
+        if self._is_written:
+            raise StreamError(ANSWERED)
         self._prepare()
         with CLAIM:
             committing = self._committing
@@ -98,8 +101,8 @@ class RequestStream(Answering):
     def _begin(self) -> None:
         if self.options.engine == "greenlet":
             raise EngineUnavailable("this version has no greenlet engine yet: use engine='auto' or 'thread'")
-        if self.carried is not None or self._foreign_write is not None:
-            raise StreamError("this request is already answered by another stream")
+        if self.carried is not None:
+            raise StreamError(ANSWERED)
         try:
             check_room(self, thread_clock)
         except TooManyStreams as error:
@@ -282,9 +285,3 @@ class RequestStream(Answering):
         self._hooks("finish").append(hook)
         self._hand_finish_hooks_to(carrier, gives_back=carrier is not self.passing)
         return hook
-
-    def _finish_calls(self) -> list[Callable[[], Any]]:
-        if self.carried is not None:
-            # The description's own stream tells the application-wide hook, now or later.
-            return [partial(hook, self) for hook in self._taken("finish")]
-        return super()._finish_calls()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..core.base import BaseStream
-from ..core.commit import State
 from ..core.framing import Body
 from ..core.headers import IDENTITY, Pairs, is_streaming, value_of
 from ..engines.answering import Answer
@@ -34,7 +33,8 @@ from ..errors import (
 )
 from ..syntax import status_line
 from ..types import Environ, Outcome
-from .foreign import cared_for, check_answer, is_iterable
+from .foreign import cared_for, check_answer, is_iterable, is_server_file
+from .noted import noted
 
 
 def answer_of(
@@ -52,7 +52,7 @@ def answer_of(
 
 def answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
     """The application has returned: find out what its answer is."""
-    if stream._state is not State.STARTED:
+    if stream.is_own:
         close_foreign(stream, body)
         return concluded(stream, None)
     if stream.refused is not None:
@@ -71,9 +71,10 @@ def answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
         return passed_on
     finally:
         stream.environ = None
+        is_here = stream.carried is None and stream.passing is None and not stream.told_later
         # A page ends no stream: of that only the hooks on its request are told.
-        ends = outcome == "failed" or stream._is_written or stream._finish_hooks or stream._error_hooks
-        if ends and needs_settling(stream) and stream.carried is None and stream.passing is None:
+        ends = outcome == "failed" or stream._is_written or stream.is_page
+        if ends and is_here and needs_settling(stream):
             settle(stream, outcome)
 
 
@@ -82,13 +83,19 @@ def _passed_on(stream: RequestStream, body: Any) -> Iterable[bytes]:
     assert environ is not None
     if stream._is_written:
         rest = body if stream.early is None else _Joined(stream.early, body)
+        if needs_settling(stream):
+            rest = noted(stream, rest, environ)
         return rest if stream._coder is None else CodedRest(rest, stream._coder)
     if stream.carried is not None and answer is not None:
         stream.release((answer[0], _without_strangers(answer, stream.carried, body)))
         return body  # type: ignore[no-any-return]
     if answer is not None and not _is_stream(answer, body, environ):
         stream.release()
-        return body  # type: ignore[no-any-return]
+        if not (stream._finish_hooks or stream._error_hooks):
+            return body  # type: ignore[no-any-return]
+        stream.is_page = True
+        stream.note()
+        return noted(stream, body, environ)
     if stream.outer is not None:
         stream.outer.is_carried_by(stream)
     return cared_for(stream, body, environ)
@@ -99,9 +106,8 @@ def _is_stream(answer: Answer, body: Any, environ: Environ) -> bool:
     headers = answer[1]
     if is_streaming(headers):
         return True
-    wrapper = environ.get("wsgi.file_wrapper")
-    if isinstance(wrapper, type) and isinstance(body, wrapper):
-        return False  # the server sends files in a way of its own
+    if is_server_file(environ, body):
+        return False
     if getattr(body, "streaming", True) is False:
         return False  # Django's word for a body that is all there
     return not isinstance(body, (list, tuple)) and value_of(headers, "content-length") is None
@@ -136,7 +142,7 @@ def close_foreign(stream: RequestStream, body: Any) -> None:
 
 def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[bytes]:
     """End a stream that the application wrote by itself; it has returned, or raised."""
-    if stream._state is State.STARTED and error is not None:
+    if not stream.is_own and error is not None:
         stream.environ = None
         stream._failed = True
         settle(stream, outcome_in_place(stream))

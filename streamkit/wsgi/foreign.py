@@ -104,6 +104,12 @@ def is_iterable(body: Any) -> bool:
     return (hasattr(by, "__iter__") or hasattr(by, "__getitem__")) and not isinstance(body, (str, bytes))
 
 
+def is_server_file(environ: Environ, body: Any) -> bool:
+    """Whether this is PEP 3333's `wsgi.file_wrapper`, which the server sends in a way of its own."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)
+
+
 class _Indexed:
     """A body that is gone through by indexes."""
 
