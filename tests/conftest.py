@@ -12,11 +12,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Debian keeps servers where an ordinary user's PATH does not lead.
 SERVER_PACKAGES = ("granian", "gunicorn", "h2", "hypercorn")
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 MISSING: pytest.StashKey[set[str]] = pytest.StashKey()
+
+# How long an example takes, or is made, says how busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -37,8 +37,19 @@ class SlowStream:
         return len(chunk)
 
 
+looks: list[object] = []  # one for each time that the timer of a body has struck
+
+
 @pytest.fixture(autouse=True)
 def short_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    send_now = batches._Sender._send_now
+
+    def noted(sender: Any) -> None:
+        send_now(sender)
+        looks.append(sender)
+
+    looks.clear()
+    monkeypatch.setattr(batches._Sender, "_send_now", noted)
     monkeypatch.setattr(batches, "MOMENT", 0.001)
     monkeypatch.setattr(batches, "monotonic", lambda: 0.0)  # the timer alone decides
 
@@ -49,6 +60,11 @@ async def until(true: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
     await asyncio.wait_for(asking(), PATIENCE)
+
+
+async def timer_strikes(times: int = 1) -> None:
+    wanted = len(looks) + times
+    await until(lambda: len(looks) >= wanted)
 
 
 def run(
@@ -81,7 +97,7 @@ def test_while_a_chunk_waits_for_a_slow_client_the_rows_after_it_gather():
         queue.put_nowait(2)
         await until(lambda: stream.waiting == [b"2\r\n"])
         queue.put_nowait(3)
-        await asyncio.sleep(0.01)  # long enough for the timer to look, and to look again
+        await timer_strikes(2)
         queue.put_nowait(4)
         await until(queue.empty)
         assert (stream.taken, stream.waiting) == ([b"1\r\n"], [b"2\r\n"])
@@ -133,7 +149,7 @@ def test_what_fails_by_the_timer_is_raised_with_the_next_chunk_and_sends_nothing
         queue.put_nowait(2)
         await until(lambda: len(stream.taken) == 2)
         queue.put_nowait(3)
-        await asyncio.sleep(0.01)  # long enough for the timer
+        await timer_strikes()
         queue.put_nowait(None)
         with pytest.raises(LookupError):
             await task
@@ -213,7 +229,7 @@ def test_what_the_timer_cannot_encode_is_raised_and_no_row_after_it_is_sent():
         queue.put_nowait("\udc80")
         await until(lambda: len(stream.taken) == 2)
         queue.put_nowait(4)
-        await asyncio.sleep(0.01)  # long enough for the timer
+        await timer_strikes()
         queue.put_nowait(None)
         with pytest.raises(UnicodeEncodeError):
             await task

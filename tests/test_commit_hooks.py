@@ -315,7 +315,8 @@ def test_a_second_writer_of_the_scopes_stream_waits_for_the_hooks_of_the_commit(
         first = asyncio.ensure_future(say(first_word, "a"))
         await asyncio.wait_for(begun.wait(), PATIENCE)
         second = asyncio.ensure_future(say(second_word, "b"))
-        await asyncio.sleep(0.01)
+        for _ in range(20):  # all is done on this loop: turns enough for one that does not wait
+            await asyncio.sleep(0)
         assert not second.done()
         go.set()
         seen.extend(await asyncio.gather(first, second, return_exceptions=True))
@@ -356,3 +357,26 @@ def test_an_async_hook_of_the_scopes_stream_that_writes_is_refused_at_once(
         answer = serving.request().finish()
     assert seen == ["an on_commit hook may change the head, but not write the body"]
     assert answer.body == (b"xy" if first_word == "write" else b"y")
+
+
+@SERVERS
+@pytest.mark.parametrize("kind", ["function", "coroutine"])
+def test_a_producer_may_go_on_when_a_hook_of_the_commit_has_failed(server: Any, kind: str) -> None:
+    def hook(stream: Any) -> None:
+        raise LookupError("hook")
+
+    def function(stream: Any) -> None:
+        stream.on_commit(hook)
+        with pytest.raises(LookupError):
+            stream.write(b"a")
+        stream.write(b"b")
+
+    async def coroutine(stream: Any) -> None:
+        stream.on_commit(hook)
+        with pytest.raises(LookupError):
+            await stream.write(b"a")
+        await stream.write(b"b")
+
+    with server(streamkit.stream(function if kind == "function" else coroutine)) as serving:
+        answer = serving.request().finish()
+    assert (answer.body, answer.complete) == (b"b", True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,13 +65,11 @@ def test_a_failing_hook_of_the_commit_ends_a_silent_producer_that_keeps_open(ser
 def test_a_commit_hook_that_needs_the_loop_does_not_block_it() -> None:
     loops: list[asyncio.AbstractEventLoop] = []
 
-    async def nothing() -> None: ...
-
     def producer(stream: Any) -> None:
         @stream.on_commit
         def slow(stream: Any) -> None:
-            time.sleep(0.1)  # longer than `commit_after`: the head is due while this runs
-            asyncio.run_coroutine_threadsafe(nothing(), loops[0]).result(PATIENCE)
+            # By the loop's own timers, so that `commit_after` is over there when this is.
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0.1), loops[0]).result(PATIENCE)
 
         stream.write("x")
 

@@ -273,14 +273,27 @@ def test_a_producer_whose_time_is_over_is_told_at_its_next_write(beating: Serve)
         assert "max_duration of 0.2 s" in str(told[0])
 
 
+def trying(told: threading.Event) -> Run:
+    """Write nothing, again and again, for so long as a test may wait."""
+    for _ in range(4000):
+        told.wait(0.005)
+        yield b""
+
+
 def test_a_silent_stream_ends_at_max_duration_too(beating: Serve) -> None:
     ends, told = Ends(), threading.Event()
+
+    def program() -> Run:
+        yield b"data: 1\n\n"
+        if beating.shape.name in ("asgi-scope", "asgi-scope-sync"):
+            # The request's own code runs on, which is not ours to stop; it is told at its next write.
+            with pytest.raises(StreamEnded):
+                yield from trying(told)
+        else:
+            assert told.wait(PATIENCE)
+
     options = {"max_duration": 0.2, **ends.options}
-    answer = beating(until_told(told, b"data: 1\n\n"), content_type=EVENTS, options=options)
-    if beating.shape.name in ("asgi-scope", "asgi-scope-sync", "wsgi-environ-thread"):
-        told.set()  # the request's own code runs on: it is not ours to stop
-        answer.finish()
-        return
+    answer = beating(program, content_type=EVENTS, options=options)
     assert answer.rest() == b"data: 1\n\n"
     assert answer.complete
     if not beating.shape.awaits:
@@ -437,3 +450,25 @@ def test_a_body_that_is_held_for_http_1_0_gives_its_room_back(interface: Any) ->
     with WsgiServer(wrapped) if interface == "wsgi" else AsgiServer(wrapped) as server:
         answers = [server.request(version="1.0").finish() for _ in range(3)]
     assert [(answer.status, answer.body) for answer in answers] == [(200, b"a")] * 3
+
+
+def test_a_client_that_comes_to_life_after_write_timeout_does_not_take_half_a_body_for_whole() -> None:
+    over = threading.Event()
+    outcomes: list[object] = []
+
+    def producer(stream: Any) -> None:
+        while True:
+            stream.write(b"x" * 1000)
+
+    def on_finish(stream: Any) -> None:
+        outcomes.append(stream.outcome)
+        over.set()
+
+    options = {"write_timeout": 0.2, "high_water": 10_000, "on_finish": on_finish}
+    with WsgiServer(streamkit.wrap(streamkit.stream(producer, options=options), kind="wsgi")) as server:
+        answer = server.request(window=1000)
+        assert over.wait(PATIENCE)
+        answer.finish()
+    assert outcomes == ["timed_out"]
+    assert isinstance(answer.error, StreamEnded)
+    assert not answer.complete

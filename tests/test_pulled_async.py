@@ -31,18 +31,17 @@ async def numbers() -> Any:
 
 def test_what_is_written_beside_an_iterable_that_waits_is_not_overtaken() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        written = asyncio.Event()
+        waited_for, written = asyncio.Event(), asyncio.Event()
 
         async def chunks() -> Any:
             yield b"1"
+            waited_for.set()
             await asyncio.wait_for(written.wait(), 20)
             yield b"3"
             yield b"4"
 
         async def write_beside(stream: Any) -> None:
-            await stream.wait_committed(20)
-            for _ in range(20):  # until the iterable is being waited for
-                await asyncio.sleep(0)
+            await asyncio.wait_for(waited_for.wait(), 20)
             await stream.write(b"2")
             written.set()
 

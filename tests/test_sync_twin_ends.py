@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import threading
+import time
 import weakref
 from typing import Any
 
@@ -125,8 +126,9 @@ def test_a_stream_that_is_ended_does_not_wait_for_ever_for_a_client_that_takes_n
 
     async def producer(stream: Any) -> None:
         work = asyncio.ensure_future(asyncio.to_thread(error_of_writes, stream.sync))
-        sizes = [-1]
+        sizes, latest = [-1], time.monotonic() + PATIENCE
         while len(sizes) < 20 or sizes[-20] < stream.tell():
+            assert time.monotonic() < latest, "nothing holds the thread up"
             sizes.append(stream.tell())
             await asyncio.sleep(0.005)
         if end == "abort":

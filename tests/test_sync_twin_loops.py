@@ -106,14 +106,15 @@ def test_the_twin_of_a_stream_that_has_ended_needs_its_loop_no_more(way: str, en
 def cancelled_on(loop: asyncio.AbstractEventLoop, way: str) -> Any:
     """The twin of a stream whose request was cancelled on this loop, before its commit."""
     twins: list[Any] = []
+    begun = asyncio.Event()
 
     async def producer(stream: Any) -> None:
         twins.append(stream.sync)
+        begun.set()
         await asyncio.Event().wait()
 
     request = loop.create_task(app_of(way, producer)({**SCOPE}, asyncio.Event().wait, take))
-    while not twins:
-        loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.wait_for(begun.wait(), PATIENCE))
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         loop.run_until_complete(request)
@@ -214,7 +215,7 @@ def test_a_hook_that_tidies_up_on_a_closed_loop_does_not_hide_that_it_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("streamkit.engines.async_twin.AsyncTwin", lambda *stands_for, **how: None)
-    loop, has_begun = asyncio.new_event_loop(), threading.Event()
+    loop, has_begun = asyncio.new_event_loop(), asyncio.Event()
     heard: list[BaseException] = []
 
     async def hook(stream: Any) -> None:
@@ -232,8 +233,7 @@ def test_a_hook_that_tidies_up_on_a_closed_loop_does_not_hide_that_it_is_closed(
 
     thread = threading.Thread(target=job, daemon=True)
     thread.start()
-    while not has_begun.is_set():
-        loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.wait_for(has_begun.wait(), PATIENCE))
     for task in asyncio.all_tasks(loop):
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # not in another test's log
     loop.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from typing import Any
 
 import pytest
@@ -154,6 +155,15 @@ def test_no_markup_breaks_out_of_a_field(markup: str) -> None:
     assert_whole(preload_links(markup))
     assert_whole(preload_links(f'<script src="/a.js" {markup}></script>'))
     assert_whole(preload_links(f'<link rel=stylesheet href="{markup}" media="{markup}" nonce="{markup}">'))
+
+
+@given(st.text(st.sampled_from("<>\"'=/ \r\n\0\\;,ax:&#é"), max_size=8))
+def test_no_value_that_begins_well_breaks_out_of_a_field(more: str) -> None:
+    end = escape(more, quote=True)
+    for beginning in (f"integrity='{HASH}", "nonce='abc", "crossorigin='", "type='"):
+        assert_whole(preload_links(f"<script src=/a.js {beginning}{end}'></script>"))
+    assert_whole(preload_links(f"<link rel=stylesheet href=/a.css media='screen{end}'>"))
+    assert_whole(preload_links(f"<link rel=stylesheet href='/a.css{end}'>"))
 
 
 @given(st.text())

@@ -177,7 +177,7 @@ def test_a_comparison_is_left_when_it_has_shown_enough():
         ([], "ended without an answer"),
         ([b"SSH-2.0-OpenSSH_9.2\r\n\r\n"], "no head of HTTP/1"),
         ([b"HTTP/1.1 200 OK\r\nX: y\r\n"], "no head of HTTP/1"),
-        ([BOUND], "no answer in 0.3 s"),
+        ([BOUND], "no answer in "),
         ([b"X" * 70_000], "no head of HTTP/1"),
     ],
 )

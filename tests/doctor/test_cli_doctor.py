@@ -9,6 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,23 +25,24 @@ from .answering import END, answering, chunk, dripping, head, response
 BOUND = 60.0  # seconds for a whole run on a busy machine
 
 
-def started(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+@contextmanager
+def started(arguments: list[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
     known = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "streamkit", "doctor", *arguments],
         env={**known, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", **environment},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
-    )  # fmt: skip
+    ) as child:  # fmt: skip
+        try:
+            yield child
+        finally:
+            child.kill()  # if it still runs: nobody must wait for it without end
 
 
 def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
     """The exit status, and what was printed and complained of."""
     with started(list(arguments), **environment) as child:
-        try:
-            said, complaints = child.communicate(timeout=BOUND)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            raise
+        said, complaints = child.communicate(timeout=BOUND)
     return child.returncode, said, complaints
 
 

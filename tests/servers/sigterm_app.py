@@ -4,7 +4,7 @@
     /ten?key=b                  ten chunks in a second, and an end of its own
     /text?key=c&way=async       text without an end, a chunk every tenth of a second
     /flood?key=d&heartbeat=1    more than any client takes that does not read
-    /events?key=e&after=FILE    the same events, half a second after this file is there
+    /events?key=e&after=FILE    the same events, once this file is there
     /signals, /threads, /pid    who handles SIGTERM and SIGINT here, how many threads, in which process
     /shutdown?grace=1           what `streamkit.shutdown` says
     /loop                       whether an event loop of the request's own can run
@@ -102,7 +102,6 @@ def has_to_wait(asked: dict[str, str]) -> Iterator[float]:
         note(asked["key"], "waits")
         while not os.path.exists(asked["after"]):
             yield 0.02
-        yield 0.5
 
 
 def describe(name: str, asked: dict[str, str], *, is_async: bool) -> Any:

@@ -411,17 +411,22 @@ def test_a_stream_that_opens_after_the_signal_is_ended_too(waiting: str, tmp_pat
     go = tmp_path / "go"
     with (
         started(KINDS[waiting], tmp_path, grace=1.0) as server,
+        server.ask("/events?key=f") as first,
         server.ask(f"/events?key=e&after={go}") as late,
     ):
+        first.head()
+        first.read_until(b"0\n")
         poll(lambda: server.pids("waits"), bound=PATIENCE, what="the request")
         server.child.send_signal(signal.SIGTERM)
+        assert list(first.chunks()), "the farewell: the signal has been heard"
         go.touch()
         late.head()
         body = b"".join(chunk.payload for chunk in late.chunks())
         assert (late.ending, bool(FAREWELL.fullmatch(body))) == (Ending.COMPLETE, True), body
         late.close()
         server.child.wait(PATIENCE)
-        assert [line["detail"] for line in server.lines() if line["what"] == "finish"] == ["shut_down"]
+        finished = [line["detail"] for line in server.lines() if line["what"] == "finish"]
+        assert finished == ["shut_down"] * 2
 
 
 @pytest.mark.parametrize("interrupted", ["uvicorn h11", "uvicorn httptools", "uvicorn, 2 workers"])

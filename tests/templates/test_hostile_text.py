@@ -148,7 +148,7 @@ def assert_only_text_differs(hostile: str, harmless: str) -> None:
 
 
 SETTINGS = settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 
 
