@@ -16,7 +16,7 @@ FLOORS = {
     "errors.py": 0,
     "types.py": 1,
     "syntax.py": 1,
-    "options.py": 2,
+    "options": 2,
     "core": 3,
     "engines": 4,
     "sse.py": 4,

@@ -14,7 +14,7 @@ from driving import PATIENCE, AsgiServer, WsgiServer, scope_of, until
 
 import streamkit
 from streamkit import ClientDisconnected, OptionsError, StreamError
-from streamkit.core.base import HTTP11
+from streamkit.core.head import HTTP11
 from streamkit.engines.async_twin import on_loop
 from streamkit.engines.ending import WSGI_LOG
 from streamkit.engines.thread import ThreadStream

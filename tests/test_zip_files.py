@@ -18,7 +18,8 @@ import pytest
 from downloading import WAYS, Downloads, awaited, sent_length, serving
 from driving import PATIENCE, until
 
-from streamkit.downloads import zip_files, zips
+from streamkit.downloads import zip_files
+from streamkit.downloads.contents import BLOCK, pieces
 from streamkit.errors import AlreadyServed, OptionsError, ProducerError, UnsupportedData
 
 NOISE = bytes((number * number * 7919 >> 3) & 0xFF for number in range(300_000))
@@ -263,7 +264,7 @@ def test_what_is_written_to_a_pipe_arrives_before_the_pipe_is_closed(
     writer.join(PATIENCE)
 
 
-@pytest.mark.parametrize(("size", "visits"), [(0, 1), (1, 1), (zips.BLOCK - 1, 1), (zips.BLOCK, 2)])
+@pytest.mark.parametrize(("size", "visits"), [(0, 1), (1, 1), (BLOCK - 1, 1), (BLOCK, 2)])
 def test_a_small_file_among_async_members_takes_one_visit_to_a_thread(size: int, visits: int, tmp_path: Path):
     path = tmp_path / "file"
     path.write_bytes(NOISE[:size])
@@ -441,9 +442,7 @@ def test_a_file_name_that_is_no_utf8_does_not_end_the_archive(served: Downloads,
 
 
 def test_big_pieces_are_cut_before_they_are_compressed():
-    assert [len(piece) for piece in zips.pieces(memoryview(bytes(zips.BLOCK * 2 + 1)))] == [
-        zips.BLOCK
-    ] * 2 + [1]
+    assert [len(piece) for piece in pieces(memoryview(bytes(BLOCK * 2 + 1)))] == [BLOCK, BLOCK, 1]
 
 
 @pytest.mark.parametrize("way", ["wsgi", "asgi"])

@@ -287,22 +287,18 @@ def finished(
     the application's, and is taken off too, as are hop-by-hop fields: framing and the connection
     belong to the server. Content-Length is ours alone. `coding` is what was
     negotiated for the body, `identity` if that was none, and None if there was no choice.
-    Raises `HeaderError` for a value that could end the header, which not every server refuses.
     `not_modified` says that this 304 stands in place of the response that was described.
+    Raises `HeaderError` for a value that could end the header, which not every server refuses.
     """
     if foreign:  # what the application set by our own means was checked then
-        for name, field in headers:
-            if not isinstance(field, str) or FORBIDDEN(field):
-                check_value(name, field)
-        if status != 101:  # whose Upgrade is the answer
-            headers = without_hop_by_hop(headers)
-    dropped = {"content-length", "etag"} if foreign else {"content-length"}
+        headers = _checked(headers, status)
     if body is Body.NONE:
         bare = _bare(headers, status, default_type, foreign)
         if not_modified and value_of(bare, "cache-control") is None:
             # "MUST generate ... [what] would have been sent in a 200" -- RFC 9110, section 15.4.5
             bare.extend(_cache_control_of_validated(options))
         return bare if coding is None else _varying(bare, coding)
+    dropped = ("content-length", "etag") if foreign else ("content-length",)
     head: Pairs = []
     present: set[str] = set()
     for pair in headers:
@@ -325,6 +321,14 @@ def finished(
         if coding != IDENTITY:
             head.append(("Content-Encoding", coding))
     return head
+
+
+def _checked(headers: Pairs, status: int) -> Pairs:
+    """The head of other code, if it may be sent, without what belongs to the connection."""
+    for name, field in headers:
+        if not isinstance(field, str) or FORBIDDEN(field):
+            check_value(name, field)
+    return headers if status == 101 else without_hop_by_hop(headers)  # whose Upgrade is the answer
 
 
 def _bare(headers: Pairs, status: int, default_type: str | None, foreign: bool) -> Pairs:

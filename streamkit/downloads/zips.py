@@ -13,9 +13,7 @@ that fails has none, and no program takes it for whole.
 
 from __future__ import annotations
 
-import asyncio
 import copy
-import inspect
 import io
 import os
 import re
@@ -27,7 +25,6 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
-    Generator,
     Iterable,
     Iterator,
 )
@@ -37,20 +34,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from ..core.producers import kind_of
-from ..errors import OptionsError, ProducerError, UnsupportedData
+from ..errors import OptionsError, ProducerError
 from .batches import CHUNK, MOMENT, Progress, check_unspent, close, close_async
+from .contents import Source, finished, is_for_tasks, pieces, pieces_async
 from .description import Download, Wishes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Source: TypeAlias = (
-    "str | bytes | bytearray | memoryview | PathLike[str] | IO[bytes]"
-    " | Iterable[str | bytes] | AsyncIterable[str | bytes] | Callable[[], Any]"
-)
 Member: TypeAlias = "str | PathLike[str] | tuple[str | zipfile.ZipInfo, Source]"
-
-BLOCK = 64 * 1024  # bytes read, and compressed, at a time
 
 # In a file name that is no UTF-8 each byte that is none; an archive has no other name for the file.
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -90,7 +82,7 @@ def zip_files(
     kind = None if isinstance(members, (str, bytes, PathLike)) else kind_of(members)
     if kind is None or not kind.is_iterable:
         raise ProducerError(f"wanted members as an iterable or an async iterable, got {members!r}")
-    is_async = kind.is_async or any(_is_async(source) for source in _sources(members))
+    is_async = kind.is_async or any(is_for_tasks(source) for source in _sources(members))
     body = (_AsyncZip if is_async else _Zip)(members, compression, level, on_progress)
     return _ZipDownload(body, filename, disposition=disposition, type=type, **more)
 
@@ -230,13 +222,13 @@ class _AsyncZip(_Body):
                                 entry.write(piece)
                                 if sink.is_due():
                                     yield sink.take()
-                                    await _finished(sink.taken(self.on_progress))
+                                    await finished(sink.taken(self.on_progress))
                     sink.members += 1
                     if sink.is_due():
                         yield sink.take()
-                        await _finished(sink.taken(self.on_progress))
+                        await finished(sink.taken(self.on_progress))
             yield sink.take()
-            await _finished(sink.taken(self.on_progress))
+            await finished(sink.taken(self.on_progress))
         finally:
             await members.aclose()
 
@@ -245,106 +237,6 @@ class _AsyncZip(_Body):
         for source in (*_sources(self.members), self.members):
             await close_async(source)
         self.close()
-
-
-def pieces(source: Any) -> Generator[bytes | memoryview, None, None]:
-    """The content of a member, at most `BLOCK` bytes at a time; closed when it was read."""
-    source = source() if callable(source) else source
-    if isinstance(source, PathLike):
-        source = open(source, "rb", buffering=0)  # noqa: SIM115  # closed below, as what we are given
-    try:
-        if isinstance(source, (str, bytes, bytearray, memoryview)):
-            yield from _cut(source)
-        elif hasattr(source, "read"):
-            while block := source.read(BLOCK):
-                yield from _cut(block)
-        elif isinstance(source, Iterable):
-            for piece in source:
-                yield from _cut(piece)
-        elif _is_async(source):
-            raise ProducerError(f"wanted async members around an async source, got {source!r} among others")
-        else:
-            raise UnsupportedData(source)
-    finally:
-        close(source)
-
-
-async def pieces_async(source: Any) -> AsyncGenerator[bytes | memoryview, None]:
-    """The same, awaited; what is read from a disk is read on a thread."""
-    source = await _finished(source()) if callable(source) else source
-    if isinstance(source, PathLike):
-        async with aclosing(_blocks_of(source)) as blocks:
-            async for block in blocks:
-                yield block
-    elif hasattr(source, "read"):
-        try:
-            while block := await asyncio.to_thread(source.read, BLOCK):
-                for piece in _cut(block):
-                    yield piece
-        finally:
-            close(source)
-    elif hasattr(type(source), "__aiter__"):
-        chunks = aiter(source)
-        try:
-            async for chunk in chunks:
-                for piece in _cut(chunk):
-                    yield piece
-        finally:
-            await close_async(chunks)
-    else:
-        for piece in pieces(source):
-            yield piece
-
-
-async def _blocks_of(path: PathLike[str]) -> AsyncGenerator[bytes, None]:
-    opening = asyncio.get_running_loop().run_in_executor(None, _opened, path)
-    try:
-        file, block = await asyncio.shield(opening)
-    except asyncio.CancelledError:  # the thread cannot be called back: a pipe opens when its writer comes
-        opening.add_done_callback(_let_go)
-        raise
-    try:
-        while block:
-            yield block
-            block = b"" if file.closed else await asyncio.to_thread(file.read, BLOCK)
-    finally:
-        file.close()
-
-
-def _let_go(opening: asyncio.Future[tuple[IO[bytes], bytes]]) -> None:
-    """Close what was opened for somebody who has left meanwhile."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result()[0].close()
-
-
-def _opened(path: PathLike[str]) -> tuple[IO[bytes], bytes]:
-    """A file and its first block; closed already where that is all: one visit to a thread is enough then."""
-    file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed by whoever gets it
-    try:
-        block = file.read(BLOCK)
-        # A pipe gives what is there, and would keep us waiting for what is not.
-        if len(block) < BLOCK and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            rest = file.read(BLOCK - len(block))
-            block += rest
-            if not rest:
-                file.close()
-        return file, block
-    except BaseException:
-        file.close()
-        raise
-
-
-def _cut(data: Any) -> Iterator[bytes | memoryview]:
-    if isinstance(data, str):
-        data = data.encode()
-    elif not isinstance(data, (bytes, bytearray, memoryview)):
-        raise UnsupportedData(data)
-    if len(data) <= BLOCK and not isinstance(data, memoryview):
-        yield data
-        return
-    view = memoryview(data).cast("B")
-    for start in range(0, len(view), BLOCK):
-        yield view[start : start + BLOCK]
 
 
 def _info_of(member: Any, compression: int, level: int | None) -> tuple[zipfile.ZipInfo, Any]:
@@ -383,10 +275,6 @@ def _sources(members: Any) -> list[Any]:
     return [member[1] for member in members if isinstance(member, tuple) and len(member) == 2]
 
 
-def _is_async(source: Any) -> bool:
-    return hasattr(type(source), "__aiter__") or inspect.iscoroutinefunction(source)
-
-
 async def _each(members: Any) -> AsyncGenerator[Any, None]:
     if not hasattr(type(members), "__aiter__"):
         for member in members:
@@ -398,10 +286,6 @@ async def _each(members: Any) -> AsyncGenerator[Any, None]:
             yield member
     finally:
         await close_async(iterator)
-
-
-async def _finished(result: Any) -> Any:
-    return await result if inspect.isawaitable(result) else result
 
 
 def _check_compression(compression: Any, level: Any) -> None:

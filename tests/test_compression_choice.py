@@ -1,0 +1,76 @@
+"""What a body is compressed with: what the client takes, what is installed, and what the option says."""
+
+from __future__ import annotations
+
+import pytest
+
+import streamkit
+from streamkit.core.compression import is_installed, negotiated, offered_by
+from streamkit.errors import OptionsError
+
+INSTALLED = [coding for coding in ("gzip", "br", "zstd") if is_installed(coding)]
+
+
+@pytest.mark.parametrize(
+    ("accept", "coding"),
+    [
+        ("gzip", "gzip"),
+        ("GZip", "gzip"),
+        ("x-gzip", "gzip"),
+        ("gzip, deflate, br, zstd", "zstd"),
+        ("gzip;q=1.0, zstd;q=0.5", "gzip"),
+        ("*", "zstd"),
+        ("*;q=0.5, zstd;q=0", "br"),
+        ("br;q=0", "identity"),
+        ("", "identity"),
+        ("deflate", "identity"),
+        ("identity", "identity"),
+        ("identity, gzip;q=0.5", "identity"),
+        ("identity;q=0.5, gzip;q=0.5", "gzip"),
+        ("identity;q=0, gzip;q=0.001", "gzip"),
+        ("identity;q=0", "identity"),
+        ("*;q=0", "identity"),
+        ("gzip;q=nonsense, br", "br"),
+    ],
+)
+def test_weights_count_before_our_own_order(accept: str, coding: str) -> None:
+    assert negotiated(("zstd", "br", "gzip"), accept) == coding
+
+
+@pytest.mark.parametrize(
+    ("package", "coding"), [("brotli", "br"), ("backports.zstd", "zstd"), ("zlib", "gzip")]
+)
+def test_what_is_installed_is_on_offer(package: str, coding: str) -> None:
+    pytest.importorskip(package)
+    assert coding in offered_by(True, True)
+    assert coding in offered_by(True, False)
+    assert streamkit.Options(compress=[coding]).compress == (coding,)
+
+
+def test_the_order_of_the_option_decides_among_equals() -> None:
+    assert negotiated(("gzip", "zstd"), "zstd, gzip") == "gzip"
+    assert negotiated(("zstd", "gzip"), "zstd, gzip") == "zstd"
+
+
+def test_true_offers_gzip_first_for_streams_without_an_end() -> None:
+    assert offered_by(True, True)[0] == "gzip"
+    assert set(offered_by(True, False)) == set(INSTALLED)
+    assert offered_by(False, False) == ()
+
+
+def test_an_unknown_or_missing_coding_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OptionsError, match="compress: wanted names out of zstd, br, gzip, got 'deflate'"):
+        streamkit.stream(iter(()), compress=["deflate"])
+    with pytest.raises(OptionsError, match="compress: wanted a sequence of names, got 'gzip'"):
+        streamkit.Options(compress="gzip")
+    monkeypatch.setattr("streamkit.options.rules._is_there", lambda coding: False)
+    with pytest.raises(OptionsError, match=r"makes br is installed: pip install 'streamkit-web\[compress\]'"):
+        streamkit.Options(compress=["br"])
+
+
+def test_an_ini_file_says_it_in_words() -> None:
+    read = streamkit.Options.from_mapping
+    assert read({"compress": "true"}).compress is True
+    assert read({"compress": "false"}).compress is False
+    assert read({"compress": "none"}).compress == ()
+    assert read({"compress": "gzip"}).compress == ("gzip",)
