@@ -101,6 +101,6 @@ def _required(app: Any) -> int:
     try:
         parameters = inspect.signature(app).parameters.values()
     except (ValueError, TypeError):
-        return 0
+        return 0  # a builtin, say, that does not tell
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.default is p.empty and p.kind in positional for p in parameters)

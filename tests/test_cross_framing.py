@@ -137,6 +137,36 @@ def test_head_is_answered_as_get_without_a_body(served: Serve, caplog: pytest.Lo
     assert [record for record in caplog.records if record.levelname in LOUD] == []
 
 
+@pytest.mark.parametrize("server", [WsgiServer, AsgiServer])
+@pytest.mark.parametrize("request_of", [{"method": "HEAD"}, {"version": "1.0"}], ids=["HEAD", "refused"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_producer_that_is_called_is_not_closed_by_a_request_for_which_it_does_not_run(
+    server: Any, request_of: dict[str, str], is_async: bool
+) -> None:
+    """Its description is served again."""
+
+    class Report:
+        is_open = True
+
+        def __call__(self, stream: Any) -> None:
+            stream.write(str(self.is_open))
+
+        def close(self) -> None:
+            self.is_open = False
+
+    class AsyncReport(Report):
+        async def __call__(self, stream: Any) -> None:  # type: ignore[override]
+            await stream.write(str(self.is_open))
+
+        async def aclose(self) -> None:
+            self.is_open = False
+
+    described = streamkit.stream(AsyncReport() if is_async else Report(), options={"http10": "reject"})
+    with server(described) as serving_it:
+        assert serving_it.request(**request_of).finish().status in (200, 505)
+        assert serving_it.request().finish().body == b"True"
+
+
 def test_a_body_shorter_than_declared_is_an_error_and_cut(described: Serve) -> None:
     """X9"""
 

@@ -392,3 +392,11 @@ def test_a_flask_view_and_a_starlette_endpoint_return_it_as_it_is(wrap: Callable
             assert (answer.status, answer.header("Content-Type")) == (200, "text/event-stream")
             assert (answer.body, answer.complete) == (b"event: e\ndata: a\n\n", True)
             assert (gone.status, gone.body) == (204, b"")
+
+
+def test_a_response_without_a_body_has_no_last_event(functions: Serve) -> None:
+    def program() -> Run:
+        yield from ()
+
+    answer = functions(program, status=204, end_event=True).finish()
+    assert (answer.status, answer.body, answer.complete) == (204, b"", True)

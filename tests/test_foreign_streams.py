@@ -343,3 +343,26 @@ def test_text_in_another_frameworks_stream_is_refused_also_after_text_of_ours() 
         answer = serving.request().finish()
     assert isinstance(answer.error, streamkit.ProtocolViolation)
     assert (answer.body, answer.complete) == (b"atext of oursb", False)
+
+
+def test_an_application_that_has_read_its_request_is_told_of_the_end_by_its_next_message_alone() -> None:
+    raised: list[BaseException] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "http.request"
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": b"data: a\n\n", "more_body": True})
+                await asyncio.sleep(0.01)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    with AsgiServer(streamkit.wrap(app, kind="asgi")) as server:
+        answer = server.request()
+        assert answer.read()
+        assert streamkit.shutdown(grace=PATIENCE)
+        assert answer.finish().complete
+    assert [type(error) for error in raised] == [StreamEnded]

@@ -251,6 +251,29 @@ def test_a_fork_amid_a_count_of_the_streams_leaves_the_child_room() -> None:
     ) == "0\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="wanted os.fork")
+def test_a_fork_amid_a_commit_leaves_the_child_streams_of_its_own() -> None:
+    assert said_by(
+        """
+        from streamkit.engines.answering import claiming
+
+        def app(environ, start_response):
+            environ["streamkit.stream"].write("a")
+            return []
+
+        wrapped, sent = streamkit.wrap(app, kind="wsgi"), []
+        respond = lambda: list(wrapped(environ_of(), lambda *answer: sent.append))
+        with claiming():  # as another thread does for a few instructions
+            child = os.fork()
+            if not child:
+                signal.alarm(int(PATIENCE))
+                respond()
+                os._exit(0 if sent == [b"a"] else 1)
+        print(os.waitpid(child, 0)[1])
+        """
+    ) == "0\n"
+
+
 # ---------------------------------------------------------------- the interpreter's end
 
 

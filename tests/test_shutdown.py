@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from driving import PATIENCE, AsgiServer, scope_of, until
+from driving import PATIENCE, AsgiServer, WsgiServer, scope_of, until
 from shapes import BUFFERED, FUNCTIONS, SHAPES, Run, Serve, Shape, serving
 
 import streamkit
 from streamkit.engines import registry
-from streamkit.engines.clock import thread_clock
+from streamkit.engines.clock import loop_clock, thread_clock
 from streamkit.errors import InvalidTimeout, StreamEnded
 
 EVENTS = "text/event-stream"
@@ -49,7 +49,8 @@ def test_an_open_event_stream_gets_a_farewell_and_a_clean_end(
 ) -> None:
     """X14"""
     outcomes: list[object] = []
-    options = {"on_finish": lambda stream: outcomes.append(stream.outcome)}
+    # The head waits for the first event, however long a busy machine takes for it.
+    options = {"on_finish": lambda stream: outcomes.append(stream.outcome), "commit_after": PATIENCE}
     answer = served(ticking, content_type=EVENTS, options=options)
     assert answer.read().startswith(b"data: 0\n\n")  # more of them if it was slow
     assert streamkit.shutdown(grace=PATIENCE)
@@ -293,3 +294,70 @@ def test_a_description_without_a_wrap_leaves_the_sigint_of_asyncio_run_alone() -
     before = signal.getsignal(signal.SIGINT)
     asyncio.run(serve())
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_stream_that_has_just_come_to_its_end_is_given_up_in_silence() -> None:
+    """As by a shutdown that has looked for open streams a moment before."""
+    complaints: list[str] = []
+    outcomes: list[Any] = []
+
+    async def producer(stream: Any) -> None:
+        await stream.write("data: 1\n\n")
+        await asyncio.Event().wait()
+
+    async def request() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, said: complaints.append(said["message"]))
+        has_begun, is_over, may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def send(message: Any) -> None:
+            has_begun.set()
+
+        async def hook(stream: Any) -> None:
+            outcomes.append(stream.outcome)
+            is_over.set()
+            await may_end.wait()
+
+        described = streamkit.stream(producer, content_type=EVENTS, options={"on_finish": hook})
+        serving_it = asyncio.ensure_future(described(scope_of(), asyncio.Event().wait, send))
+        await asyncio.wait_for(has_begun.wait(), PATIENCE)
+        (stream,) = loop_clock().streams
+        ending = StreamEnded("shut_down", "the server is shutting down")
+        stream.end_early(ending)
+        await asyncio.wait_for(is_over.wait(), PATIENCE)
+        loop.call_soon(stream.give_up, ending)
+        await asyncio.sleep(0)
+        may_end.set()
+        await asyncio.wait_for(serving_it, PATIENCE)
+
+    asyncio.run(request())
+    assert (outcomes, complaints) == (["shut_down"], [])
+
+
+@pytest.mark.parametrize("kind", ["function", "coroutine"])
+def test_a_stream_that_is_all_there_has_finished_although_a_shutdown_found_its_client_slow(kind: str) -> None:
+    outcomes: list[object] = []
+    options = {"on_finish": lambda stream: outcomes.append(stream.outcome)}
+    is_written = threading.Event()
+
+    def function(stream: Any) -> None:
+        stream.write(b"a" * 1000)
+        stream.write(b"b" * 1000)
+        stream.close()
+        is_written.set()
+
+    async def coroutine(stream: Any) -> None:
+        await stream.write(b"a" * 1000)
+        await stream.write(b"b" * 1000)
+        await stream.close()
+        is_written.set()
+
+    described = streamkit.stream(function if kind == "function" else coroutine, options=options)
+    with WsgiServer(described) as server:
+        answer = server.request(window=0)
+        assert answer.read()
+        assert is_written.wait(PATIENCE)
+        streamkit.shutdown(grace=0.01)
+        answer.finish()
+    assert (answer.body, answer.complete) == (b"a" * 1000 + b"b" * 1000, True)
+    assert outcomes == ["finished"]

@@ -373,3 +373,20 @@ def test_a_write_after_the_client_left_raises_from_every_thread(functions: Serve
 
     assert until(told)
     answer.through()
+
+
+def test_a_loop_ends_with_an_error_that_comes_before_the_commit_and_no_hook_hears_of_it(
+    functions: Serve,
+) -> None:
+    runs: list[int] = []
+    told: list[BaseException] = []
+
+    def program() -> Run:
+        runs.append(len(runs))
+        if len(runs) > 1:
+            yield b"late"
+        raise ValueError("at once")
+
+    answer = functions(program, loop=True, on_error=lambda stream, error: told.append(error)).through()
+    assert isinstance(answer.error, ValueError)
+    assert (runs, told, answer.starts) == ([0], [], [])

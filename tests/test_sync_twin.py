@@ -354,3 +354,46 @@ def test_a_thread_sees_none_of_a_head_or_all_of_it(monkeypatch: pytest.MonkeyPat
     with server_for("task", producer, {"content_length": 100}) as server:
         answer = server.request().finish()
     assert (answer.body, answer.complete, answer.error) == (b"x" * 100, True, None)
+
+
+@pytest.mark.parametrize("way", ["task", "bridge"])
+def test_a_thread_waits_for_a_client_that_does_not_read_also_where_the_length_is_declared(way: str) -> None:
+    written: list[int] = []
+
+    def job(twin: Any) -> None:
+        written.extend(twin.write(CHUNK) for _ in range(1000))
+
+    with server_of(way, job, content_length=1_000_000, options={"high_water": 10_000}) as server:
+        answer = server.request()
+        assert answer.read()
+        history = [-1]
+
+        def stands_still() -> bool:
+            history.append(len(written))
+            return len(history) > 20 and history[-20] == history[-1]
+
+        assert until(stands_still)
+        assert len(written) < 300, "it has waited for the client, whose window is 64 KiB"
+        answer.finish()
+    assert (answer.body, len(written)) == (CHUNK * 1000, 1000)
+
+
+def test_the_loop_waits_for_what_a_thread_has_left_at_each_write_of_its_own() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        stream = scope["streamkit.stream"]
+        await stream.write(b"first ")
+        twin = stream.sync
+        for number in range(3):
+            thread = threading.Thread(target=twin.write, args=(b"thread %d " % number,))
+            thread.start()
+            thread.join(PATIENCE)  # on the loop, which is to find it unsent
+            assert not thread.is_alive()
+            await stream.write(b"loop %d " % number)
+
+    bodies: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        bodies.append(message.get("body", b""))
+
+    request_by(streamkit.wrap(app, kind="asgi"), send)
+    assert b"".join(bodies) == b"first " + b"".join(b"thread %d loop %d " % (n, n) for n in range(3))

@@ -18,7 +18,7 @@ from ..core.response import StreamingResponse
 from ..engines import producing, thread
 from ..engines.clock import Clock, loop_clock, thread_clock
 from ..engines.coded import CodedSend
-from ..engines.ending import ASGI_LOG, forget, linger_async, needs_settling, outcome_of
+from ..engines.ending import ASGI_LOG, forget, is_held, linger_async, needs_settling, outcome_of
 from ..engines.faces import faced
 from ..engines.hints import hints_of_scope
 from ..engines.inbox import Inbox
@@ -193,6 +193,8 @@ class Exchange:
             self._stop_watching()
             stream._failed = True
             stream._cut = stream._head is not None
+            if not is_held(stream) and stream._failure is None:
+                stream._uncarried = error  # the server's, or a layer's, of which no producer knows
             outcome = outcome_of(stream)
             try:
                 await linger_async(stream)

@@ -54,6 +54,7 @@ class StreamingResponse:
     _wsgi: ClassVar[Callable[..., Iterable[bytes]]]
     _asgi: ClassVar[Callable[..., Awaitable[None]]]
     is_file: ClassVar[bool] = False  # a client keeps it, and must not take a part for the whole
+    closes_unread: ClassVar[bool] = False  # its producer, though it is called, holds what can be read once
     gathers: ClassVar[bool] = False  # its bytes say where a chunk ends, so a few may travel together
     # What producers get has these over a plain stream's methods: for sync ones, and for async ones.
     faces: ClassVar[tuple[type, type] | None] = None

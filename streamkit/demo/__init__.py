@@ -53,7 +53,7 @@ def serve(host: str, port: int, *, wsgi: bool = False) -> None:
                 )
                 run(server, listener, database)
         except KeyboardInterrupt:
-            pass
+            pass  # this is how it ends
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

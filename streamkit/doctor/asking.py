@@ -198,6 +198,7 @@ class _Lifespan:
             await self._to_app.put({"type": "lifespan.shutdown"})
             await asyncio.wait({self._task}, timeout=LEAVE_BOUND)
         self._task.cancel()
+        # How it shuts down is not what was asked, and does not change what was seen of its streams.
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:

@@ -242,7 +242,7 @@ def _answers(child: subprocess.Popen[bytes], port: int) -> bool:
         except TimeoutError:
             return True  # it took the request, and only the app is slow
         except OSError:
-            pass
+            pass  # it does not listen yet
         time.sleep(LOOK_EVERY)
     return False
 
@@ -253,10 +253,10 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     try:
         child.wait(STOP_BOUND)
     except subprocess.TimeoutExpired:
-        pass
+        pass  # it is killed now
     try:
         # It has a session of its own: this reaches its workers, and nobody else.
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:
-        pass
+        pass  # none of them is left
     child.wait(STOP_BOUND)

@@ -242,14 +242,15 @@ class _Sender:
                 await told
 
     async def stop(self) -> None:
-        """Let go of what is on its way."""
+        """Let go of what is on its way; raises what the timer's sending has raised, if nobody heard of it."""
         self._disarm()
         sending = self._sending
         if sending is not None:
             sending.cancel()
             await asyncio.wait([sending])
             if not sending.cancelled():
-                sending.exception()  # the download has its own end already
+                with suppress(ClientDisconnected, StreamClosed):  # the download has its own end already
+                    sending.result()
 
     def _disarm(self) -> None:
         if self.timer is not None:

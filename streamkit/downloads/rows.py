@@ -109,11 +109,15 @@ def json_lines(
     return _JsonLinesDownload(body, filename, disposition=disposition, type=type, **more)
 
 
-class _CsvDownload(Download):
+class _RowsDownload(Download):
+    closes_unread = True  # the rows
+
+
+class _CsvDownload(_RowsDownload):
     otherwise = "text/csv"
 
 
-class _JsonLinesDownload(Download):
+class _JsonLinesDownload(_RowsDownload):
     def _media_type(self) -> str:  # many JSON texts are no application/json, also in a file named so
         return media_type_of_download(self.type or "ndjson", None)
 

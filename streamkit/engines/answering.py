@@ -5,6 +5,7 @@ Rule: what the application gives is kept until it is known whether this is a str
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +33,12 @@ NO_WRITE = (
     "application is on the server's stack: use engine='thread', or return streamkit.stream(producer)"
 )
 
-CLAIM = threading.Lock()  # held for the few instructions in which one thread becomes the one that commits
+_claim = threading.Lock()
+
+
+def claiming() -> threading.Lock:
+    """What is held for the few instructions in which one thread becomes the one that commits."""
+    return _claim
 
 
 class Answering(Handing, ThreadWaits):
@@ -55,7 +61,6 @@ class Answering(Handing, ThreadWaits):
     _server_started: bool = False
     _foreign_write: Write | None = None
     _coder: Coder | None = None  # compresses what goes through either `write`
-    _error: BaseException | None = None
     _sent: int = 0
     _committing: threading.Lock | None = None  # held until the head is out, by the thread of the hooks
     _committer: int | None = None  # that thread
@@ -222,7 +227,7 @@ class Answering(Handing, ThreadWaits):
                 hook(self)
 
     def _hooks_returned(self, turn: threading.Lock) -> None:
-        with CLAIM:
+        with claiming():
             self._committing = self._committer = None
         turn.release()
 
@@ -230,3 +235,14 @@ class Answering(Handing, ThreadWaits):
 def _code_of(status: Any) -> int:
     """The code of a status line; 200 for what is none, which the server will refuse."""
     return int(status[:3]) if isinstance(status, str) and status[:3].isdecimal() else 200
+
+
+def _forget() -> None:
+    """After a fork: who held these locks exists in the parent only."""
+    global _claim
+    _claim = threading.Lock()
+    Answering._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

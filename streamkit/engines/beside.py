@@ -11,7 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from ..core.gathering import Ready
 from ..errors import ClientDisconnected, StreamClosed
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from .thread import ThreadStream
 
 AT_ONCE = 32  # jobs of one stream that run at a time; the others wait for their turn
+
+_Turn: TypeAlias = "tuple[Any, Callable[[], Any], Context]"  # a job by its key, and where it runs
 
 _LATE = "a job failed after the end of its stream"
 _ENDED = "the stream was ended before all of it was made"
@@ -65,7 +68,7 @@ class ThreadBeside:
         self._stream: ThreadStream | None = stream
         self._late = _Late(stream)
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Any, Callable[[], Any], Context]] = deque()
+        self._waiting: deque[_Turn] = deque()
         self._ready: deque[Ready] = deque()
         self._running = 0
         self._open = 0  # begun, and not handed over
@@ -77,17 +80,25 @@ class ThreadBeside:
         self._open += 1
         with self._lock:
             self._waiting.append((key, job, copy_context()))
-        self._start()
+        turn = self._turn()
+        if turn is not None:
+            pool.submit(partial(self._run, turn))
 
-    def _start(self) -> None:
+    def _turn(self) -> _Turn | None:
+        """The next job, if it may begin now."""
         with self._lock:
             if not self._waiting or self._running >= AT_ONCE:
-                return
+                return None
             self._running += 1
-            key, job, context = self._waiting.popleft()
-        pool.submit(lambda: self._run(key, job, context))
+            return self._waiting.popleft()
 
-    def _run(self, key: Any, job: Callable[[], Any], context: Context) -> None:
+    def _run(self, turn: _Turn | None) -> None:
+        """Run this job, and on the same thread those that have waited for it: there may be no other."""
+        while turn is not None:
+            self._run_one(*turn)
+            turn = self._turn()
+
+    def _run_one(self, key: Any, job: Callable[[], Any], context: Context) -> None:
         try:
             ready = Ready(key, context.run(job), None)
         except BaseException as error:
@@ -99,7 +110,6 @@ class ThreadBeside:
         self._bell.set()
         if late and ready.error is not None:
             self._late.log(ready.error)
-        self._start()
 
     def next(self) -> Ready | None:
         """Wait for the next; `ClientDisconnected` or `StreamClosed` where there is nobody to wait for."""

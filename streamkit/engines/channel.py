@@ -248,5 +248,7 @@ class Channel(Reading):
             self._settle_elsewhere()
 
     def _settle_elsewhere(self) -> None:
-        """Tell whom the end concerns, though the server's thread may be stuck for good."""
-        raise NotImplementedError
+        """Tell whom the end concerns, though the server's thread may be stuck for good.
+
+        Not where a task carries the stream: without its carrier that is at its end, and tells them.
+        """

@@ -174,6 +174,8 @@ class Concluding(Relay):
             self._failed = error is not None
         await self._settle()
         if self.carried is None and self._refused is not None:
+            if error is not None and error is not self._refused:
+                log_error(self, "the application failed when it was refused a stream", error)
             await too_many(self.server_send, self._refused)
             return
         if error is None:
@@ -220,11 +222,6 @@ class Concluding(Relay):
         await plain_answer(self.server_send, 505, TOO_LONG)
         self._end(error)
         await settle_async(self, "failed")
-
-    def _end(self, error: BaseException | None) -> None:
-        self._error = error
-        if self._state in (State.STARTED, State.COMMITTED):
-            self._state = State.FINISHED if error is None and self._head is not None else State.ABORTED
 
 
 def _hear_of_leave(task: asyncio.Task[None]) -> None:

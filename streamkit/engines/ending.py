@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..core.base import BaseStream
+from ..core.causes import grouped_in, says
 from ..core.completion import ENDS_CLEANLY, completion_for, farewell
 from ..core.framing import Body
 from ..core.headers import media_type_of
@@ -79,17 +80,16 @@ def forget(error: BaseException) -> None:
     while held is not None:
         below = held.__cause__ or held.__context__
         held.__traceback__ = held.__cause__ = held.__context__ = None
+        for one in grouped_in(held):
+            forget(one)
         held = below
 
 
 def is_leave(stream: BaseStream, error: BaseException | None) -> bool:
     """Whether this error only says that the client has left."""
-    seen = 0
-    while error is not None and seen < 20:
-        if isinstance(error, ClientDisconnected):
-            return not stream.connected or stream._body is Body.UNSENT
-        error, seen = error.__cause__ or error.__context__, seen + 1
-    return False
+    if stream.connected and stream._body is not Body.UNSENT:
+        return False
+    return says(error, lambda one: isinstance(one, ClientDisconnected))
 
 
 def is_caused_by(error: BaseException | None, cause: BaseException) -> bool:
@@ -99,6 +99,16 @@ def is_caused_by(error: BaseException | None, cause: BaseException) -> bool:
             return True
         error, seen = error.__cause__ or error.__context__, seen + 1
     return False
+
+
+def close_foreign(stream: BaseStream, body: Any) -> None:
+    """Close what an application has returned and nobody sends, and log what that raises."""
+    close = getattr(body, "close", None)
+    if close is not None:
+        try:
+            close()
+        except Exception as error:
+            log_error(stream, "closing what the application returned failed", error)
 
 
 def is_held(stream: BaseStream) -> bool:
@@ -145,7 +155,7 @@ def said_after(tail: bytes, said: bytes) -> bytes:
 def is_end_of(stream: BaseStream, error: BaseException | None) -> bool:
     """Whether this error says, to whoever wrote, that the stream was ended early, or refused."""
     ending = stream._ending or getattr(stream, "_refusal", None)
-    return ending is not None and is_caused_by(error, ending)
+    return ending is not None and says(error, lambda one: one is ending)
 
 
 def _completion(stream: BaseStream, error: BaseException) -> tuple[bytes | str | None, bool]:
@@ -242,7 +252,7 @@ def _has_no_hooks(
     stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None]
 ) -> bool:
     """Ends that no hook hears of: the client's leave (told by `settle`), and all before the commit."""
-    was_aborted = stream._abort is not None and isinstance(error, StreamClosed)
+    was_aborted = stream._abort is not None and says(error, lambda one: isinstance(one, StreamClosed))
     if is_leave(stream, error) or is_end_of(stream, error) or was_aborted:
         end(None)
         return True
@@ -358,6 +368,8 @@ def _untold(stream: BaseStream, outcome: Outcome) -> BaseException | None:
     """The error of an end that came from outside the producer, for the error hooks."""
     if stream._head is None:
         return None
+    if outcome == "failed":
+        return stream._uncarried
     if stream._ending is not None and not stream._given_up:
         return None if ends_cleanly(stream, stream._ending) else stream._ending
     if outcome in ("disconnected", "timed_out", "shut_down") and not stream.ignore_disconnect:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from ..core.base import BaseStream
+from ..core.commit import State
 from ..core.framing import Body
 from ..core.hooks import Hook, Hooked, check_hook
 from ..core.stream import AsyncResponseStream, ResponseStream
@@ -79,6 +80,13 @@ class Handing(BaseStream):
     carried: BaseStream | None = None  # the stream of a description served inside
     is_page: bool = False  # an ordinary response passes, and ends no stream
     _handed: tuple[Handed, ...] = ()
+    _error: BaseException | None = None  # with which its body has ended
+
+    def _end(self, error: BaseException | None) -> None:
+        """The body is over; with this error it is not whole."""
+        self._error = error
+        if self._state in (State.STARTED, State.COMMITTED):
+            self._state = State.FINISHED if error is None and self._head is not None else State.ABORTED
 
     def _carrier(self) -> BaseStream | None:
         """The stream that carries this response in place of this one."""

@@ -134,6 +134,8 @@ async def close_iterator(iterable: object, iterator: object) -> None:
 
 async def close_unread(stream: BaseStream, response: StreamingResponse) -> None:
     """Close the iterable of a producer that is not to run, and log what that raises."""
+    if not (response.kind.is_iterable or response.closes_unread):
+        return  # a function is called for the next request, whatever else it is
     try:
         await close_iterator(response.producer, response.producer)
     except Exception as fault:

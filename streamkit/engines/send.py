@@ -302,7 +302,7 @@ class ScopeStream(Concluding):
         try:
             return asyncio.get_running_loop()
         except RuntimeError:
-            pass
+            pass  # asked for by a worker thread
         loop = self.middleware.loops.known()
         if loop is None:
             raise StreamError("take `stream.sync` on the event loop, and hand it to the thread that writes")

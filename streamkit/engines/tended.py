@@ -52,7 +52,6 @@ class Tended(Handing, LoopWaits):
     _beating: asyncio.Task[None] | None = None  # the last heartbeat
     _cut_off: bool = False
     _app_failed: int = 0
-    _error: BaseException | None = None
     _ended: bool = False
     _turns: int = 0
     _sent: int = 0

@@ -19,7 +19,7 @@ from ..core.hooks import Hook
 from ..errors import ApplicationFailed, StreamError, TooManyStreams
 from ..types import Environ, WSGIApp
 from .clock import thread_clock
-from .ending import fail, log_error, raisable
+from .ending import close_foreign, fail, raisable
 from .handed import came_to_nothing
 from .pool import pool
 from .registry import check_room
@@ -112,7 +112,7 @@ class AppStream(ThreadStream):
                 if not self._connected:
                     self._drop_returned()
                 return
-            self._drop(body)
+            close_foreign(self, body)
             answer = self.request_stream.answer
             has_body = self._body in (Body.STREAM, Body.WHOLE)
             if has_body and answer is not None and not self.closed and answer[0][:1] == "5":
@@ -134,12 +134,4 @@ class AppStream(ThreadStream):
         """Close what nobody will send, once."""
         returned = self.__dict__.pop("returned", None)
         if returned is not None:
-            self._drop(returned[0])
-
-    def _drop(self, body: Any) -> None:
-        close = getattr(body, "close", None)
-        if close is not None:
-            try:
-                close()
-            except Exception as error:
-                log_error(self, "closing what the application returned failed", error)
+            close_foreign(self, returned[0])

@@ -34,7 +34,7 @@ from ..errors import (
 )
 from ..syntax import status_line
 from ..types import Chunk
-from .answering import CLAIM, NO_WRITE, Answering
+from .answering import NO_WRITE, Answering, claiming
 from .care import look_at_request
 from .clock import thread_clock
 from .coded import coded_write
@@ -66,7 +66,7 @@ class RequestStream(Answering):
         if self._is_written:
             raise StreamError(ANSWERED)
         self._prepare()
-        with CLAIM:
+        with claiming():
             committing = self._committing
             if committing is None:
                 if self.committed:  # by another thread, just now
@@ -234,11 +234,6 @@ class RequestStream(Answering):
         self.plain = False
         self._abort = self._error = StreamAborted(reason)
         self._state = after(self._state, "abort")
-
-    def _end(self, error: BaseException | None) -> None:
-        self._error = error
-        if self._state in (State.STARTED, State.COMMITTED):
-            self._state = State.FINISHED if error is None and self._head is not None else State.ABORTED
 
     @property
     def bytes_sent(self) -> int:

@@ -14,13 +14,14 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from .. import asgi
+from ..core.headers import Pairs
 from ..core.response import StreamingResponse
 from ..engines.ending import ASGI_LOG
 from ..engines.inbox import Inbox
 from ..errors import ClientDisconnected, ProducerError
 from ..options import Options
 from ..templates import TemplateResponse
-from ..types import Message, Receive, Scope, Send
+from ..types import ASGIHeaders, Message, Receive, Scope, Send
 
 # nginx's word for "the client hung up before there was an answer"; nobody is there to read it.
 CLIENT_LEFT = 499
@@ -100,9 +101,9 @@ class LastOfProducer:
                 )
 
 
-def encoded(pairs: Any) -> list[tuple[bytes, bytes]]:
-    """Headers as ASGI writes them."""
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+def decoded(fields: ASGIHeaders) -> Pairs:
+    """Headers as text; `engines.messages.encoded` is the way back."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
 
 
 class Begun:
@@ -141,7 +142,7 @@ class Begun:
             try:
                 task.result()  # raises what the producer raised
             except ClientDisconnected:
-                pass
+                pass  # the caller hears of it by what is returned
             return False
         if not self._has_body:
             await self.end()
@@ -153,8 +154,8 @@ class Begun:
         return status
 
     @property
-    def headers(self) -> list[tuple[str, str]]:
-        return [(n.decode("latin-1"), v.decode("latin-1")) for n, v in self._start.result()["headers"]]
+    def headers(self) -> Pairs:
+        return decoded(self._start.result()["headers"])
 
     async def _send(self, message: Message) -> None:
         if not self._start.done():

@@ -85,9 +85,12 @@ class Producer:
                 self._error = None
         if last is None:
             return
-        if self._awaited:
+        if not self._awaited:
+            last(error)
+            return
+        try:
             pool.submit(functools.partial(last, error))  # its loop has others to serve
-        else:
+        except RuntimeError:  # the machine has no thread for it, and there is no second time
             last(error)
 
     def beside(self, job: Callable[[], Any]) -> Callable[[], Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
 from types import SimpleNamespace
 from typing import Any, TypeVar, get_type_hints
@@ -29,17 +29,19 @@ try:
 except ImportError as error:
     raise missing("starlette", error) from error
 
+from ..core.headers import Pairs
 from ..core.live import described, is_async_view
 from ..core.producers import kind_of
 from ..core.response import StreamingResponse
 from ..core.steps import StepAside
+from ..engines.messages import encoded
 from ..errors import ProducerError
 from ..options import Options
 from ..sse import event_stream
 from ..templates import TemplateResponse
 from ..templates import Templates as PlainTemplates
 from ..types import Receive, Scope, Send
-from ._asgi import CLIENT_LEFT, Begun, LastOfProducer, encoded, is_on_loop, own, shared
+from ._asgi import CLIENT_LEFT, Begun, LastOfProducer, decoded, is_on_loop, own, shared
 from ._session import watched
 from ._templates import split
 
@@ -51,7 +53,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 class _Streaming(Response):
     """A response whose body is made by a producer; its head may be changed as that of any other."""
 
-    def __init__(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, status: int, headers: Pairs) -> None:
         self.status_code = status
         self.raw_headers = encoded(headers)
         self.background = None
@@ -95,7 +97,7 @@ class _Deferred(_Streaming):
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         served = self._description
         served.status = self.status_code
-        served.describe_head([(n.decode("latin-1"), v.decode("latin-1")) for n, v in self.raw_headers])
+        served.describe_head(decoded(self.raw_headers))
         if "session" in scope:
             scope["session"] = watched(served, scope["session"])
         last = LastOfProducer(served)
@@ -152,7 +154,7 @@ class EventStreamResponse(Response):
         if self._items is None:
             await super().__call__(scope, receive, send)
             return
-        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in self.raw_headers]
+        headers = decoded(self.raw_headers)
         response = respond(event_stream(self._items, status=self.status_code, headers=headers))
         response.background = self.background
         await response(scope, receive, send)

@@ -180,6 +180,7 @@ class Lifespan(_Task, Meeting):
         self._is_stopping = False
         self._received = 0
         self._error: BaseException | None = None
+        self._is_told = False  # the test was told of that error
         self._over = False
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -199,6 +200,7 @@ class Lifespan(_Task, Meeting):
                 raise self._error
             if self._is_required:
                 raise self._early_end("startup")
+            self._is_told = True  # it says in this way that it has no lifespan
         self.is_supported = outcome == "complete"
         return True if outcome is not None else None
 
@@ -212,6 +214,11 @@ class Lifespan(_Task, Meeting):
     def through(self) -> Literal[True] | None:
         """An attempt: whether the application has returned."""
         return True if self._over else None
+
+    def ended(self) -> None:
+        """Raise `LifespanFailed` for what the application has raised after its last answer."""
+        if self._error is not None and not self._is_told:
+            raise self._early_end("shutdown")
 
     def timed_out(self, phase: Phase, timeout: float | None) -> Exception:
         """What a wait for this phase raises that was in vain."""
@@ -230,6 +237,7 @@ class Lifespan(_Task, Meeting):
         if answer is not None and answer["type"] == f"lifespan.{phase}.complete":
             return "complete"
         if answer is not None and self._over:  # with the error that it raises after it has said so
+            self._is_told = True
             raise LifespanFailed(phase, str(answer.get("message", ""))) from self._error
         return "over" if self._over else None
 
@@ -237,6 +245,7 @@ class Lifespan(_Task, Meeting):
         said = f"it raised {self._error!r}" if self._error is not None else "it returned without an answer"
         failed = LifespanFailed(phase, said)
         failed.__cause__ = self._error
+        self._is_told = True
         return failed
 
     async def _serve(self) -> None:
@@ -244,9 +253,11 @@ class Lifespan(_Task, Meeting):
         error: BaseException | None = None
         try:
             await self._app(scope, self._receive, self._send)
-        except BaseException as raised:
+        except asyncio.CancelledError as raised:
             if not self._is_cancelled:
                 error = raised
+        except BaseException as raised:
+            error = raised
         with self.turn:
             self._error, self._over = error, True
             self.changed()
@@ -284,13 +295,14 @@ class LoopThread:
         self.loop.set_default_executor(self._executor)
         self._stopping = asyncio.Event()
         self._patience = 0.0
+        self._left: list[str] = []  # what did not end when it was told to
         self._thread = threading.Thread(target=self._execute, name=name, daemon=True)
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
         """End the loop, what runs on it, and its workers, in `timeout` seconds; else `TimeoutError`."""
         deadline = Deadline(timeout)
-        self._patience = timeout / 2
+        self._patience = timeout / 3  # for tasks, then for generators: in time to be told of
         with suppress(RuntimeError):  # it has ended by itself: a task raised SystemExit, say
             self.loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(deadline.left())
@@ -299,6 +311,7 @@ class LoopThread:
         for thread in threads:
             thread.join(deadline.left())
         alive = [thread.name for thread in (self._thread, *threads) if thread.is_alive()]
+        alive += self._left
         if alive:
             raise TimeoutError(
                 f"wanted the client's loop to end within {timeout:.3g} s, but these live: {alive}"
@@ -316,6 +329,9 @@ class LoopThread:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=self._patience)
-        with suppress(asyncio.TimeoutError):
+            _, left = await asyncio.wait(tasks, timeout=self._patience)
+            self._left = [repr(task.get_coro()) for task in left]
+        try:
             await asyncio.wait_for(self.loop.shutdown_asyncgens(), self._patience)
+        except asyncio.TimeoutError:  # another class on CPython 3.10
+            self._left.append("an asynchronous generator")

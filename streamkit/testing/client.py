@@ -219,13 +219,16 @@ class Client(BaseClient[Connection]):
             return
         deadline = Deadline(self.timeout if lifespan.is_supported else 0.0)
         lifespan.stop()
-        try:
+        faults = Faults()
+        with faults:
             if not lifespan.until(lifespan.stopped, deadline):
                 raise lifespan.timed_out("shutdown", deadline.timeout)
-        finally:
-            if not lifespan.until(lifespan.through, deadline):
-                lifespan.cancel()
-                lifespan.until(lifespan.through, Deadline(_CANCEL_SECONDS))
+        if not lifespan.until(lifespan.through, deadline):
+            lifespan.cancel()
+            lifespan.until(lifespan.through, Deadline(_CANCEL_SECONDS))
+        with faults:
+            lifespan.ended()
+        faults.raise_first()
 
     def _connection(self, exchange: Exchange) -> Connection:
         return Connection(exchange, self.timeout, self._forget)
@@ -303,13 +306,16 @@ class AsyncClient(BaseClient[AsyncConnection]):
             return
         deadline = Deadline(self.timeout if lifespan.is_supported else 0.0)
         lifespan.stop()
-        try:
+        faults = Faults()
+        with faults:
             if not await lifespan.until_async(lifespan.stopped, deadline):
                 raise lifespan.timed_out("shutdown", deadline.timeout)
-        finally:
-            if not await lifespan.until_async(lifespan.through, deadline):
-                lifespan.cancel()
-                await lifespan.until_async(lifespan.through, Deadline(_CANCEL_SECONDS))
+        if not await lifespan.until_async(lifespan.through, deadline):
+            lifespan.cancel()
+            await lifespan.until_async(lifespan.through, Deadline(_CANCEL_SECONDS))
+        with faults:
+            lifespan.ended()
+        faults.raise_first()
 
     def _connection(self, exchange: Exchange) -> AsyncConnection:
         return AsyncConnection(exchange, self.timeout, self._forget)

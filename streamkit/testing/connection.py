@@ -363,7 +363,19 @@ class AsyncConnection(BaseConnection):
 
 
 def note(error: BaseException, fault: BaseException) -> None:
-    """Say of an error what else went wrong (CPython 3.11 and later show it)."""
+    """Say of an error what else went wrong: in a note, or in its traceback before CPython 3.11."""
+    if fault is error:
+        return
     add_note = getattr(error, "add_note", None)
-    if add_note is not None and fault is not error:
+    if add_note is not None:
         add_note(f"and then, while closing: {type(fault).__name__}: {fault}")
+        return
+    _innermost(fault, error).__context__ = None  # neither may be shown within itself
+    _innermost(error, fault).__context__ = fault
+
+
+def _innermost(error: BaseException, bound: BaseException) -> BaseException:
+    """The first of the errors that led to this one; not `bound`, nor what led to that."""
+    while error.__context__ is not None and error.__context__ is not bound:
+        error = error.__context__
+    return error

@@ -16,6 +16,7 @@ import itertools
 import logging
 from typing import Any
 
+from ..core.causes import says
 from ..core.headers import Pairs, is_streaming, value_of
 from ..types import ASGIApp, ASGIHeaders, Message, Receive, Scope, Send
 from .heads import is_computed, merged, placeholder
@@ -90,7 +91,7 @@ class InsideASGI:
         try:
             await self.app(scope, receive_past, sender.send)
         except BaseException as error:
-            if passage.refused and isinstance(error, Exception):
+            if passage.refused and says(error, lambda one: isinstance(one, _Refused)):
                 return
             if passage.taken:
                 passage.error = error

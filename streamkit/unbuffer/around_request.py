@@ -77,7 +77,7 @@ class OutsideRequest:
         setattr(request, self._key, caught)
         try:
             answer = self.wrapped(request)
-        except Exception as error:
+        except BaseException as error:
             delattr(request, self._key)
             return self._after(error, caught)
         if inspect.iscoroutine(answer):
@@ -88,16 +88,18 @@ class OutsideRequest:
     async def _later(self, request: Any, answer: Any, caught: list[_Caught]) -> Any:
         try:
             response = await answer
-        except Exception as error:
+        except BaseException as error:
             return self._after(error, caught)
         finally:
             delattr(request, self._key)
         return self._restored(response, caught)
 
-    def _after(self, error: Exception, caught: list[_Caught]) -> Any:
-        if not caught or is_meant(error):
-            for lost in caught:
-                _close(lost.response)
+    def _after(self, error: BaseException, caught: list[_Caught]) -> Any:
+        """The stream of a layer that has failed; raises what was meant to go further."""
+        goes_on = bool(caught) and isinstance(error, Exception) and not is_meant(error)
+        for lost in caught[:-1] if goes_on else caught:
+            _close(lost.response)
+        if not goes_on:
             raise error
         LOG.warning(
             "%r failed on the empty body that stands for a stream; the stream goes on",
@@ -111,7 +113,7 @@ class OutsideRequest:
         if not caught:
             return response
         stream = caught[-1]
-        for lost in caught[:-1]:
+        for lost in caught[:-1]:  # the layer has called the app more than once
             _close(lost.response)
         if not is_computed(response.status_code, stream.given, stream.headers):
             _close(stream.response)

@@ -79,7 +79,7 @@ def merged(own: Pairs, sent: Pairs, came: Pairs, status: int) -> Pairs:
     return [*(pair for pair in own if stays(pair[0].lower(), pair[1])), *added]
 
 
-def is_meant(error: Exception) -> bool:
+def is_meant(error: BaseException) -> bool:
     """Whether a layer has raised this as its answer: `abort(403)`, `PermissionDenied`."""
     made_in = type(error).__module__
     return hasattr(error, "get_response") or made_in.startswith(

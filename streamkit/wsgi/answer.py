@@ -16,6 +16,7 @@ from ..engines.bodies import HeldBody, plain_answer, refuse, too_many
 from ..engines.coded import CodedRest
 from ..engines.ending import (
     WSGI_LOG,
+    close_foreign,
     fail,
     is_end_of,
     linger,
@@ -129,15 +130,6 @@ def _without_strangers(answer: Answer, carried: BaseStream, body: Any) -> Pairs:
         # "identity ... SHOULD NOT be used in" it -- RFC 9110, 8.4.1; Django's room holds layers off by it.
         if value != IDENTITY or name.lower() != "content-encoding"
     ]
-
-
-def close_foreign(stream: RequestStream, body: Any) -> None:
-    close = getattr(body, "close", None)
-    if close is not None:
-        try:
-            close()
-        except Exception as error:
-            log_error(stream, "closing what the application returned failed", error)
 
 
 def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[bytes]:

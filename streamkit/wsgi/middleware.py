@@ -119,7 +119,7 @@ class StreamingMiddleware:
             ):
                 return True
         except _NOT_PAIRS:
-            pass
+            pass  # fewer headers than last time, or none: looked at in full below
         if not is_iterable(body):
             return False
         if not isinstance(headers, (list, tuple)) or is_streaming(headers):

@@ -11,13 +11,13 @@ from contextvars import copy_context
 from ..core.framing import Request
 from ..core.request import KEY, fields_of
 from ..engines.bodies import started
-from ..engines.ending import WSGI_LOG, settle
+from ..engines.ending import WSGI_LOG, close_foreign, settle
 from ..engines.line import line_of
 from ..engines.waits import reached
 from ..engines.wholeapp import AppStream
 from ..engines.write import RequestStream
 from ..types import Environ, Outcome, WSGIApp
-from .answer import answered, close_foreign, concluded, outcome_in_place
+from .answer import answered, concluded, outcome_in_place
 
 
 def carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterable[bytes]:

@@ -5,6 +5,7 @@ Rule: the layers here are written for the tests, each to do the one thing that i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 import streamkit
 from streamkit import unbuffer
-from streamkit.testing import Client
+from streamkit.testing import AsyncClient, Client
 
 from .layered import AT_ONCE, HTML, Drip, Seen, plain_asgi, plain_wsgi
 from .test_bypass import LONG, NAMES, Holding, HoldingAsync, described_asgi, described_wsgi, same
@@ -260,3 +261,43 @@ def test_two_wraps_around_one_app_put_one_pair_of_halves_around_its_layer(first:
     assert isinstance(layer.app, unbuffer.stripping.InsideWSGI)
     assert not isinstance(layer.app.app, unbuffer.stripping.InsideWSGI)
     assert len(unbuffer.report(outer).taken) == 1
+
+
+# ---------------------------------------------------------------- a stream that a layer refuses
+
+
+class ClientDisconnect(Exception):
+    """As Starlette names it."""
+
+
+async def raised_after_refusal(what: Exception | None, *, chained: bool = False) -> None:
+    """Send a stream that a layer refuses, to an app that makes this of the refusal."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        except OSError as refusal:
+            if what is None:
+                raise
+            what.__cause__ = refusal if chained else None
+            raise what  # noqa: B904  # its cause is set
+
+    def refuse(status: str, headers: Any, body: bytes) -> Any:
+        return "403 Forbidden", headers, b"no"
+
+    async with AsyncClient(unbuffer.strip(HoldingAsync(app, refuse), NAMES), kind="asgi") as client:
+        connection = client.get("/")
+        assert await connection.read() == b"no"
+        assert connection.status == 403
+
+
+def test_an_error_of_the_apps_own_after_a_layers_refusal_is_raised() -> None:
+    with pytest.raises(ValueError, match="could not be tidied up"):
+        asyncio.run(raised_after_refusal(ValueError("could not be tidied up")))
+
+
+def test_what_only_says_that_a_layer_has_refused_is_raised_to_nobody() -> None:
+    asyncio.run(raised_after_refusal(None))
+    asyncio.run(raised_after_refusal(ClientDisconnect()))
+    asyncio.run(raised_after_refusal(RuntimeError("the client has left"), chained=True))
