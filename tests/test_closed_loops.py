@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from driving import PATIENCE, scope_of
+from twinned import take
 
 import streamkit
 from streamkit import ClientDisconnected
@@ -78,3 +79,36 @@ def test_a_thread_that_writes_finds_the_client_gone(left: Any) -> None:
     thread.start()
     thread.join(PATIENCE)
     assert [type(error) for error in told] == [ClientDisconnected]
+
+
+def test_a_thread_that_writes_to_its_requests_own_stream_finds_the_client_gone() -> None:
+    twins: list[Any] = []
+    told: list[BaseException] = []
+    has_begun = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        stream = scope["streamkit.stream"]
+        await stream.write(b"first")
+        twins.append(stream.sync)
+        has_begun.set()
+        await asyncio.Event().wait()
+
+    def job() -> None:
+        for _ in range(2):
+            try:
+                twins[0].write(b"more")
+            except Exception as error:
+                told.append(error)
+
+    loop = asyncio.new_event_loop()
+    request = loop.create_task(streamkit.wrap(app, kind="asgi")(scope_of(), asyncio.Event().wait, take))
+    loop.run_until_complete(asyncio.wait_for(has_begun.wait(), PATIENCE))
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # they are left on purpose
+    loop.close()
+    thread = threading.Thread(target=job, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert [type(error) for error in told] == [ClientDisconnected, ClientDisconnected]
+    del request
+    gc.collect()

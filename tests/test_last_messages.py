@@ -54,7 +54,7 @@ class Server:
         await asyncio.wait_for(app(scope_of(), self.receive, self.send), PATIENCE)
 
 
-@pytest.mark.parametrize("way", ["described", "wrapped"])
+@pytest.mark.parametrize("way", ["described", "wrapped", "foreign"])
 def test_a_client_that_leaves_when_it_has_got_everything_has_not_left_early(way: str) -> None:
     async def main() -> Server:
         server = Server()

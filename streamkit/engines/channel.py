@@ -228,7 +228,6 @@ class Channel(Reading):
                     self._chunks.append(words)
                 self._lingers = bool(words) and not clean
                 self._end_now(None if clean else ending)
-            self._wake_writers()
         if self._carrier is not None:
             self._carrier.ended_early()
 

@@ -99,13 +99,14 @@ class Concluding(Relay):
                 log_error(self, "the application failed at the end of its stream", error)
             await self._conclude_early(self._ending)
             return
-        if isinstance(error, asyncio.CancelledError):
-            if self._cut_off:
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            is_cut_off = self._cut_off and not isinstance(error, GeneratorExit)
+            if is_cut_off:
                 uncancel()
             elif self.phase not in (OVER, DROPPING):
                 self._connected = False  # by the server, whose client gets no more: this is no whole body
             await self._settle()
-            if not self._cut_off:
+            if not is_cut_off:
                 raise error
             return
         if error is not None and not self._connected and (self._cut_off or is_leave(self, error)):

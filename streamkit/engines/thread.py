@@ -209,8 +209,6 @@ def run(stream: ThreadStream) -> None:
         except BaseException:  # whatever a hook does, the reader is not left waiting
             stream._end(raisable(error))
             raise
-        finally:
-            del error
         return
     end_of_producer(stream, response)
 
