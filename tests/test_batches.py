@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -241,3 +242,27 @@ def test_what_the_timer_cannot_encode_is_raised_and_no_row_after_it_is_sent():
 class BadText:
     def __str__(self) -> str:
         raise LookupError
+
+
+def test_rows_that_never_wait_gather_for_no_longer_than_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[bytes] = []
+    seconds = count()
+    monkeypatch.setattr(batches, "MOMENT", 0.5)
+    monkeypatch.setattr(batches, "monotonic", lambda: next(seconds))  # each row takes its time
+
+    class Ready:
+        async def write(self, chunk: bytes) -> int:
+            taken.append(chunk)
+            return len(chunk)
+
+    async def rows() -> AsyncIterator[Any]:
+        for number in range(3):
+            yield [number]
+
+    async def main() -> None:
+        pen: Any = lambda first: CsvPen(first, None, "excel", "utf-8")  # noqa: E731
+        stream: Any = Ready()
+        await asyncio.wait_for(batches.AsyncBatches(rows(), pen, None)(stream), PATIENCE)
+
+    asyncio.run(main())
+    assert taken == [b"0\r\n", b"1\r\n", b"2\r\n"]

@@ -380,3 +380,36 @@ def test_a_producer_may_go_on_when_a_hook_of_the_commit_has_failed(server: Any, 
     with server(streamkit.stream(function if kind == "function" else coroutine)) as serving:
         answer = serving.request().finish()
     assert (answer.body, answer.complete) == (b"b", True)
+
+
+@SERVERS
+def test_a_task_that_waits_for_a_hook_is_released_by_the_end_of_the_stream(server: Any) -> None:
+    seen: list[Any] = []
+
+    async def producer(stream: Any) -> None:
+        begun, go = asyncio.Event(), asyncio.Event()
+        stream.on_commit(lambda stream: hook_that_waits(begun, go, None))
+
+        async def noted(text: str) -> None:
+            try:
+                await stream.write(text)
+            except StreamError as error:
+                seen.append((text, str(error)))
+
+        first = asyncio.ensure_future(noted("a"))
+        await asyncio.wait_for(begun.wait(), PATIENCE)
+        second = asyncio.ensure_future(noted("b"))
+        await asyncio.sleep(0)
+        assert not second.done()
+        stream.abort("enough")
+        try:
+            await asyncio.wait([second], timeout=PATIENCE)
+        finally:  # under ASGI the producer is cancelled by the end
+            go.set()
+            await asyncio.wait([first, second], timeout=PATIENCE)
+
+    with server(streamkit.stream(producer)) as serving:
+        serving.request().finish()
+        assert until(lambda: len(seen) == 2)
+    assert sorted(text for text, _ in seen) == ["a", "b"]
+    assert all("enough" in said for _, said in seen), seen

@@ -383,7 +383,7 @@ def test_a_stream_that_is_ended_for_its_time_says_so_in_the_compressed_body(inte
         over.wait(PATIENCE)
 
     with ExitStack() as servers:
-        answer = events(interface, servers, endless, end_event=True, options={"max_duration": 0.2})
+        answer = events(interface, servers, endless, end_event=True, options={"max_duration": 0.6})
         text = decoded(answer.finish() if interface == "wsgi" else _read(answer))
         over.set()
     assert text == b'data: first\n\nevent: streamkit.end\ndata: {"outcome":"timed_out"}\n\n'

@@ -588,3 +588,8 @@ def test_a_million_rows_take_no_more_memory_than_ten_thousand(way: str):
             tracemalloc.stop()
 
     assert peak(1_000_000) < peak(10_000) + 2 * 1024 * 1024
+
+
+def test_a_header_alone_is_a_whole_file(served: Downloads, kind: Any):
+    answer = served(lambda: csv_rows(kind([]), "a.csv", header=["id"])).finish()
+    assert (answer.body, answer.complete, answer.error) == (b"id\r\n", True, None)

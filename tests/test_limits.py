@@ -239,7 +239,7 @@ def test_max_duration_ends_an_event_stream_cleanly(
     served: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     ends = Ends()
-    answer = served(endless, content_type=EVENTS, options={"max_duration": 0.2, **ends.options})
+    answer = served(endless, content_type=EVENTS, options={"max_duration": 0.6, **ends.options})
     assert answer.finish().body.startswith(b"data: 0\n\n")
     assert (answer.complete, answer.error) == (True, None)
     assert (ends.come(), ends.errors) == (["timed_out"], [])
@@ -248,7 +248,7 @@ def test_max_duration_ends_an_event_stream_cleanly(
 
 def test_max_duration_cuts_a_body_that_would_look_whole(served: Serve) -> None:
     ends = Ends()
-    answer = served(endless, options={"max_duration": 0.2, **ends.options}).finish()
+    answer = served(endless, options={"max_duration": 0.6, **ends.options}).finish()
     assert answer.body.startswith(b"data: 0\n\n")
     assert not answer.complete
     assert isinstance(answer.error, StreamEnded)
@@ -266,11 +266,11 @@ def test_a_producer_whose_time_is_over_is_told_at_its_next_write(beating: Serve)
             told.append(error)
             raise
 
-    beating(program, content_type=EVENTS, options={"max_duration": 0.2}).finish()
+    beating(program, content_type=EVENTS, options={"max_duration": 0.6}).finish()
     assert beating.ended()
     if not beating.shape.awaits:  # those are cancelled where they wait
         assert [type(error) for error in told] == [StreamEnded]
-        assert "max_duration of 0.2 s" in str(told[0])
+        assert "max_duration of 0.6 s" in str(told[0])
 
 
 def trying(told: threading.Event) -> Run:
@@ -292,7 +292,7 @@ def test_a_silent_stream_ends_at_max_duration_too(beating: Serve) -> None:
         else:
             assert told.wait(PATIENCE)
 
-    options = {"max_duration": 0.2, **ends.options}
+    options = {"max_duration": 0.6, **ends.options}
     answer = beating(program, content_type=EVENTS, options=options)
     assert answer.rest() == b"data: 1\n\n"
     assert answer.complete
@@ -382,7 +382,7 @@ def test_streams_of_other_code_count_among_max_streams(kind: Any) -> None:
 @pytest.mark.parametrize("kind", [WsgiServer, AsgiServer])
 def test_an_event_stream_of_other_code_ends_in_order_at_max_duration(kind: Any) -> None:
     ends = Ends()
-    options = {"max_duration": 0.2, **ends.options}
+    options = {"max_duration": 0.6, **ends.options}
     with kind(foreign(kind is AsgiServer, EVENTS, options, endless)) as server:
         answer = server.request().finish()
         assert (answer.complete, answer.error) == (True, None)

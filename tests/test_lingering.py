@@ -77,3 +77,35 @@ def test_a_cut_comes_a_moment_after_the_completion_under_asgi(kind: str) -> None
     asyncio.run(main())
     assert b"</script>" in b"".join(chunk for _, chunk in sent)
     assert time.monotonic() - sent[-1][0] >= SHORTEST
+
+
+async def wait_after_a_write(stream: Any) -> None:
+    await stream.write(b"<p>begun")
+    await asyncio.Event().wait()
+
+
+async def waiting_app(scope: Any, receive: Any, send: Any) -> None:
+    stream = scope["streamkit.stream"]
+    stream.headers["Content-Type"] = HTML
+    await wait_after_a_write(stream)
+
+
+@pytest.mark.parametrize("kind", ["described", "wrapped"])
+def test_a_page_past_its_time_is_cut_a_moment_after_its_completion(kind: str) -> None:
+    sent: list[tuple[float, bytes]] = []
+
+    async def send(message: Any) -> None:
+        sent.append((time.monotonic(), message.get("body", b"")))
+
+    async def main() -> None:
+        wrapped = streamkit.wrap(waiting_app, kind="asgi", max_duration=0.05)
+        described: Any = streamkit.stream(
+            wait_after_a_write, content_type=HTML, options={"max_duration": 0.05}
+        )
+        app: Any = wrapped if kind == "wrapped" else described
+        with pytest.raises(streamkit.errors.StreamEnded):
+            await asyncio.wait_for(app(scope_of(), asyncio.Event().wait, send), PATIENCE)
+
+    asyncio.run(main())
+    assert b"</script>" in b"".join(chunk for _, chunk in sent)
+    assert time.monotonic() - sent[-1][0] >= SHORTEST

@@ -153,20 +153,23 @@ def test_a_producer_with_a_task_group_hears_of_a_leave_once(
 
 
 @pytest.mark.parametrize("interface", ["wsgi", "asgi"])
-def test_what_fails_while_a_producer_tidies_up_after_its_limit_is_logged(
+def test_what_fails_while_a_producer_tidies_up_after_its_stream_was_ended_is_logged(
     interface: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def producer(stream: Any) -> None:
         try:
             while True:
-                stream.write(b"x")
+                stream.write(b"data: 1\n\n")
                 time.sleep(0.01)
         except StreamEnded:
             raise LookupError("the lock was gone")  # noqa: B904 - without `from`, as by a mistake
 
-    described = streamkit.stream(producer, options={"max_duration": 0.1})
+    described = streamkit.stream(producer, content_type="text/event-stream")
     with WsgiServer(described) if interface == "wsgi" else AsgiServer(described) as server:
-        server.request().through()
+        answer = server.request()
+        assert answer.read()
+        streamkit.shutdown(PATIENCE)
+        answer.through()
     assert until(lambda: LookupError in told(caplog))
 
 

@@ -9,12 +9,14 @@ import weakref
 from typing import Any
 
 import pytest
+from driving import until
 
 import streamkit
 from streamkit import ClientDisconnected, Options, StreamClosed
 from streamkit.core.framing import Request
 from streamkit.engines.channel import Channel
 from streamkit.engines.thread import ThreadStream
+from streamkit.errors import StreamEnded
 
 PATIENCE = 20.0
 ENVIRON = {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1"}
@@ -171,3 +173,15 @@ def test_a_change_of_the_head_is_never_lost_between_two_threads() -> None:
         changer.join(PATIENCE)
         assert channel._head is not None
         assert ("X-Late", "1") in channel._head[1] or refused
+
+
+def test_a_client_that_is_given_up_twice_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    channel, outcomes = stream(), []
+    channel.on_finish(lambda channel: outcomes.append(channel.outcome))
+    ending = StreamEnded("timed_out", "its client has taken nothing")
+    with caplog.at_level(logging.DEBUG, "streamkit.wsgi"):
+        channel.give_up(ending)
+        channel.give_up(ending)
+    assert [record.getMessage() for record in caplog.records].count(str(ending)) == 1
+    assert until(lambda: outcomes)
+    assert outcomes == ["timed_out"]

@@ -288,7 +288,7 @@ def test_a_stream_that_is_past_its_time_is_ended_when_there_is_a_thread_again(
         full.begins()
         stream.wait_finished(PATIENCE)
 
-    described = streamkit.stream(producer, options={"max_duration": 0.1})
+    described = streamkit.stream(producer, options={"max_duration": 0.4})
     with WsgiServer(described) as server:
         answer = server.request()
         assert answer.read() == b"a"

@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -117,3 +118,35 @@ def test_a_job_that_ends_its_thread_is_not_waited_for() -> None:
     pool.submit(job)
     at_work.get(timeout=PATIENCE).join(PATIENCE)
     assert not pool._busy
+
+
+@pytest.mark.parametrize("worker", ["new", "idle"])
+def test_the_interpreters_end_waits_for_whoever_is_at_work(
+    worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, go, over = Pool("ours"), threading.Event(), threading.Event()
+    monkeypatch.setattr(pool_module, "LAST_SECONDS", PATIENCE)
+    monkeypatch.setattr(pool_module, "IDLE_SECONDS", PATIENCE)
+
+    def sleep(seconds: float) -> None:  # only who waits lets the job come to its end
+        go.set()
+        time.sleep(seconds)
+
+    waits = types.SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    monkeypatch.setattr(pool_module, "time", waits)
+    if worker == "idle":
+        pool.submit(list)
+        deadline = time.monotonic() + PATIENCE
+        while not pool._idle and time.monotonic() < deadline:
+            os.sched_yield()
+
+    def job() -> None:
+        assert go.wait(PATIENCE)
+        over.set()
+
+    pool.submit(job)
+    try:
+        pool.finish()
+        assert over.is_set()
+    finally:
+        go.set()

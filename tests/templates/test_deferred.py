@@ -408,7 +408,7 @@ def test_a_heartbeat_shows_that_the_client_of_a_block_that_never_ends_has_left(p
 def test_max_duration_ends_a_page_whose_block_never_ends(pages: Pages):
     pages.add("page.html", "a{% defer %}{{ gate('never') }}{% enddefer %}")
     pages.gates["never"] = Never()
-    answer = pages.get(lambda t: t.chunked("page.html"), options={"max_duration": 0.1, "heartbeat": None})
+    answer = pages.get(lambda t: t.chunked("page.html"), options={"max_duration": 0.4, "heartbeat": None})
     answer.finish()
     assert not pages.gates["never"].is_set()
 
