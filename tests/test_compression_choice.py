@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 import streamkit
@@ -74,3 +77,34 @@ def test_an_ini_file_says_it_in_words() -> None:
     assert read({"compress": "false"}).compress is False
     assert read({"compress": "none"}).compress == ()
     assert read({"compress": "gzip"}).compress == ("gzip",)
+
+
+BARE = """
+import sys
+for name in ("brotli", "zstandard", "backports.zstd", "compression.zstd"):
+    sys.modules[name] = None
+import streamkit
+
+def served(accept):
+    heads = []
+    environ = {"wsgi.version": (1, 0), "REQUEST_METHOD": "GET", "HTTP_ACCEPT_ENCODING": accept}
+    app = streamkit.stream(["text"], compress=True)
+    body = b"".join(app(environ, lambda *head: heads.append(head)))
+    return dict(heads[0][1]).get("Content-Encoding"), body
+
+assert served("br, zstd") == (None, b"text"), served("br, zstd")
+assert served("br, gzip")[0] == "gzip"
+try:
+    streamkit.stream(["text"], compress=["br"])
+except streamkit.OptionsError as error:
+    assert "no package that makes br is installed" in str(error), error
+else:
+    raise AssertionError("nobody can make it")
+"""
+
+
+def test_without_its_package_a_coding_is_not_offered_and_by_name_it_is_refused() -> None:
+    bare = subprocess.run(
+        [sys.executable, "-c", BARE], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert bare.returncode == 0, bare.stderr

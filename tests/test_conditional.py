@@ -317,3 +317,13 @@ def test_a_date_in_another_time_zone_is_sent_as_gmt() -> None:
 
     with WsgiServer(streamkit.stream(producer)) as server:
         assert server.request().finish().header("Last-Modified") == DATE
+
+
+def test_a_date_alone_asks_nothing_of_a_response_that_has_only_a_tag() -> None:
+    def program(stream: Any) -> None:
+        stream.write("made")
+
+    sent = [("If-Modified-Since", DATE)]
+    with WsgiServer(streamkit.stream(program, headers={"ETag": '"v1"'})) as server:
+        answer = server.request(sent=sent).finish()
+    assert (answer.status, answer.body, answer.error) == (200, b"made", None)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from downloading import WAYS, Downloads, as_download, serving
-from driving import Answer
+from driving import PATIENCE, Answer, scope_of
 from shapes import DESCRIBED, FUNCTIONS, Serve
 from shapes import serving as serving_shapes
 
+import streamkit
 from streamkit.core.response import StreamingResponse
-from streamkit.downloads import Download, send_stream
+from streamkit.downloads import Download, csv_rows, json_lines, send_stream
 from streamkit.errors import AlreadyServed, BodyTooShort, HeaderError
 from streamkit.options import Options
 
@@ -308,3 +310,34 @@ def test_a_download_that_is_not_served_is_no_record(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO, logger="streamkit"):
         send_stream(["a"], "a.csv")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("way", [csv_rows, json_lines])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "wrapped"])
+def test_rows_that_are_not_read_are_closed_before_the_request_is_over(way: Any, wrapped: bool):
+    seen: list[str] = []
+
+    class Rows:
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> Any:
+            raise AssertionError("nobody reads them")
+
+        async def aclose(self) -> None:
+            await asyncio.sleep(0)  # as a cursor, which has something to say to its database
+            seen.append("closed")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await way(Rows(), "a", callback=lambda: seen.append("callback"))(scope, receive, send)
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def main() -> None:
+        served: Any = streamkit.wrap(app, kind="asgi") if wrapped else app
+        await asyncio.wait_for(served(scope_of("HEAD"), asyncio.Event().wait, send), PATIENCE)
+        seen.append("over")
+
+    asyncio.run(main())
+    assert seen == ["closed", "callback", "over"]

@@ -47,14 +47,22 @@ class Server:
             await asyncio.wait_for(self._is_asked.wait(), PATIENCE)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+        async def listening(scope: Any, receive: Any, send: Any) -> None:
+            sender = asyncio.ensure_future(foreign(scope, receive, send))
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            sender.cancel()
+            await asyncio.wait([sender])
+
         options = {"on_finish": lambda stream: self.outcomes.append(stream.outcome)}
-        app: Any = foreign if way == "foreign" else streamkit.stream(producer, options=options)
+        own = {"foreign": foreign, "listening": listening}.get(way)
+        app: Any = own or streamkit.stream(producer, options=options)
         if way != "described":
-            app = streamkit.wrap(app, options if way == "foreign" else None, kind="asgi")
+            app = streamkit.wrap(app, options if own else None, kind="asgi")
         await asyncio.wait_for(app(scope_of(), self.receive, self.send), PATIENCE)
 
 
-@pytest.mark.parametrize("way", ["described", "wrapped", "foreign"])
+@pytest.mark.parametrize("way", ["described", "wrapped", "foreign", "listening"])
 def test_a_client_that_leaves_when_it_has_got_everything_has_not_left_early(way: str) -> None:
     async def main() -> Server:
         server = Server()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -153,6 +154,40 @@ def test_a_producer_with_a_task_group_hears_of_a_leave_once(
 
 
 @pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_an_error_of_the_system_while_a_producer_tidies_up_is_logged(
+    interface: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve_and_leave(interface, lambda leave: os.stat("/nowhere/at all"))
+    assert until(lambda: told(caplog) == [FileNotFoundError])
+
+
+@pytest.mark.parametrize("word", [None, RuntimeError])
+def test_what_fails_in_an_application_that_was_cut_off_for_a_leave_is_logged(
+    word: type[Exception] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        stream = scope["streamkit.stream"]
+        stream.on_error(lambda told, error: heard.append(type(error)))
+        await stream.write("x")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as cut_off:
+            if word is not None:
+                raise word("stopped") from cut_off
+            raise LookupError("the lock was gone")  # noqa: B904 - without `from`, as by a mistake
+
+    with AsgiServer(streamkit.wrap(app, kind="asgi")) as server:
+        answer = server.request()
+        assert answer.read() == b"x"
+        answer.leave()
+        answer.through()
+    lost = [LookupError] if word is None else []
+    assert (told(caplog), heard) == (lost, [*lost, ClientDisconnected])
+
+
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
 def test_what_fails_while_a_producer_tidies_up_after_its_stream_was_ended_is_logged(
     interface: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -195,9 +230,9 @@ def test_what_an_application_raises_when_it_is_refused_a_stream_is_logged(
     assert until(lambda: told(caplog) == [LookupError])
 
 
-def test_a_job_that_waits_for_its_turn_has_it_where_no_further_thread_is_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def is_full(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Once it is set, no further job has a thread."""
     is_full, start = threading.Event(), threading.Thread.start
 
     def start_perhaps(thread: threading.Thread) -> None:
@@ -207,6 +242,25 @@ def test_a_job_that_waits_for_its_turn_has_it_where_no_further_thread_is_left(
 
     monkeypatch.setattr(threading.Thread, "start", start_perhaps)
     monkeypatch.setattr("streamkit.engines.beside.pool", Pool("ours"))
+    return is_full
+
+
+def test_a_job_that_has_no_thread_is_refused_and_not_waited_for(is_full: threading.Event) -> None:
+    def producer(stream: Any) -> None:
+        gather = stream.gather()
+        is_full.set()
+        with pytest.raises(RuntimeError):
+            gather.begin("a", lambda: True)
+        stream.write(str(gather.next()))
+        gather.close()
+
+    with WsgiServer(streamkit.stream(producer, options={"max_duration": PATIENCE})) as server:
+        assert server.request().finish().body == b"None"
+
+
+def test_a_job_that_waits_for_its_turn_has_it_where_no_further_thread_is_left(
+    is_full: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("streamkit.engines.beside.AT_ONCE", 1)
 
     def producer(stream: Any) -> None:

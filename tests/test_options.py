@@ -226,3 +226,12 @@ def test_a_copy_of_options_is_equal_and_knows_what_was_given(again: Callable[[An
 def test_a_description_with_options_can_be_copied() -> None:
     described = streamkit.stream([b"x"], options={"heartbeat": 3}, compress=True)
     assert copy.deepcopy(described).options == described.options == Options(heartbeat=3, compress=True)
+
+
+def test_names_that_are_no_text_are_told_beside_all_other_faults():
+    wrong: Any = {5: 1, None: 2, "heartbeat": -1}
+    with pytest.raises(OptionsError) as told:
+        Options.from_mapping(wrong)
+    names, values = told.value.faults[:2], told.value.faults[2:]
+    assert names == ("wanted names of options, got 5", "wanted names of options, got None")
+    assert values == ("heartbeat: wanted a positive number of seconds or None, got -1",)

@@ -449,3 +449,23 @@ def test_names_of_fields_are_read_in_any_case(tmp_path: Path):
     asyncio.run(send_file(path)(scope, receive, send))
     assert sent[0]["status"] == 206
     assert b"".join(message.get("body", b"") for message in sent[1:]) == b"234"
+
+
+@pytest.mark.parametrize("condition", ["yesterday", 'W/"x"', ""])
+def test_if_range_without_a_date_gives_all_of_a_file_that_has_none(served: Downloads, condition: str):
+    sent = [("Range", "bytes=0-1"), ("If-Range", condition)]
+    answer = served(lambda: send_file(io.BytesIO(b"abcdef"), "a.bin"), sent=sent).finish()
+    assert (answer.status, answer.body) == (200, b"abcdef")
+
+
+@pytest.mark.parametrize("options", [{}, {"cache_control": "public, max-age=60"}], ids=["ours", "own"])
+def test_a_304_has_the_cache_control_of_the_200(served: Downloads, tmp_path: Path, options: Any):
+    """RFC 9110, section 15.4.5."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"abc")
+    make = lambda: send_file(path, options=options)  # noqa: E731
+    first = served(make).finish()
+    for name, validator in (("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified")):
+        again = served(make, sent=[(name, first.header(validator))]).finish()
+        assert (again.status, again.body) == (304, b"")
+        assert again.header("Cache-Control") == first.header("Cache-Control")

@@ -11,6 +11,7 @@ import tracemalloc
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -467,3 +468,106 @@ def test_a_big_archive_takes_no_more_memory_than_a_small_one(way: str):
             tracemalloc.stop()
 
     assert peak(4000) < peak(40) + 2 * 1024 * 1024
+
+
+def test_a_path_that_cannot_be_opened_after_the_client_has_left_is_nobodys_error(tmp_path: Path):
+    (tmp_path / "there").write_bytes(b"x")
+    begun, left = threading.Event(), threading.Event()
+    complaints: list[Any] = []
+
+    class Going(os.PathLike):  # type: ignore[type-arg]
+        def __fspath__(self) -> str:
+            if threading.current_thread() is threading.main_thread():
+                return str(tmp_path / "there")
+            begun.set()
+            assert left.wait(PATIENCE)
+            raise FileNotFoundError("gone meanwhile")
+
+    async def leave() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        executor = ThreadPoolExecutor(1)
+        loop.set_default_executor(executor)
+        reading = asyncio.ensure_future(anext(aiter(zip_files(awaited([Going()]), "a.zip").producer)))
+        while not begun.is_set():  # noqa: ASYNC110  # it is set by a thread
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])
+        assert reading.cancelled()
+        left.set()
+        await loop.shutdown_default_executor()
+        await asyncio.sleep(0)  # what the thread has left for the loop
+
+    asyncio.run(asyncio.wait_for(leave(), PATIENCE))
+    assert complaints == []
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="no file here that opens and cannot be read")
+def test_a_file_that_cannot_be_read_is_closed_and_its_error_told(served: Downloads, kind: Any):
+    path = Path("/proc/self/mem")  # whose first byte belongs to nobody
+    answer = served(lambda: zip_files(kind([("a", path)]), "a.zip")).finish()
+    assert isinstance(answer.error, OSError)
+    assert not answer.complete
+    opened = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            opened.append(os.readlink(descriptor))
+        except FileNotFoundError:  # the one that lists them, or another thread's
+            continue
+    assert not [name for name in opened if name.endswith("/mem")]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("content", [None, NOISE[:9000]], ids=["folders", "small"])
+def test_each_chunk_of_small_members_is_told_of(is_async: bool, content: Any):
+    told: list[int] = []
+    members: Any = [(f"{number}/", None) for number in range(2000)]
+    if content is not None:  # whose bytes come when the compressor ends
+        members = [(f"{number}", content) for number in range(150)]
+
+    async def read() -> list[int]:
+        archive = zip_files(awaited(members), "a.zip", on_progress=lambda _, sent: told.append(sent))
+        return [len(chunk) async for chunk in archive.producer]
+
+    if is_async:
+        sizes = asyncio.run(asyncio.wait_for(read(), PATIENCE))
+    else:
+        archive: Any = zip_files(members, "a.zip", on_progress=lambda _, sent: told.append(sent)).producer
+        sizes = [len(chunk) for chunk in archive]
+    assert len(sizes) > 2
+    assert told == list(accumulate(sizes))
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_an_iterator_of_members_is_closed_where_the_client_leaves(is_async: bool):
+    closed: list[bool] = []
+
+    class Members:
+        def __iter__(self) -> Iterator[Any]:
+            try:
+                yield "a", NOISE
+                yield "b", NOISE
+            finally:
+                closed.append(True)
+
+    class AsyncMembers:
+        async def __aiter__(self) -> AsyncIterator[Any]:
+            try:
+                yield "a", NOISE
+                yield "b", NOISE
+            finally:
+                closed.append(True)
+
+    async def leave() -> None:
+        chunks = aiter(zip_files(AsyncMembers(), "a.zip", compression=0).producer)
+        await anext(chunks)
+        await chunks.aclose()
+        assert closed == [True]
+
+    if is_async:
+        asyncio.run(asyncio.wait_for(leave(), PATIENCE))
+    else:
+        chunks: Any = iter(zip_files(Members(), "a.zip", compression=0).producer)
+        next(chunks)
+        chunks.close()
+    assert closed == [True]

@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 from ..core.context import inherited
 from ..core.framing import NEEDS_HTTP11
-from ..core.producers import Kind
 from ..core.response import StreamingResponse
 from ..engines import producing, thread
 from ..engines.ending import needs_settling, outcome_of, settle, settle_async
@@ -88,7 +87,7 @@ async def answer_503(
 async def discard(stream: ChannelStream, response: StreamingResponse) -> None:
     """End a stream whose producer is not to run."""
     stream._end(None)
-    if response.kind is Kind.ASYNC_ITERABLE:
+    if response.kind.is_async:  # rows of a download are behind a coroutine function
         await producing.close_unread(stream, response)
     else:
         thread.close_unread(stream, response)

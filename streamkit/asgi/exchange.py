@@ -191,6 +191,8 @@ class Exchange:
                 await heard()
         except BaseException as error:
             self._stop_watching()
+            if self.cut_off:
+                uncancel()
             stream._failed = True
             stream._cut = stream._head is not None
             if not is_held(stream) and stream._failure is None:
@@ -208,6 +210,8 @@ class Exchange:
             forget(error)
         else:
             self._stop_watching()
+            if self.cut_off:
+                uncancel()
             await self._end(outcome_of(stream))
         finally:
             stream._carrier = None

@@ -23,8 +23,13 @@ def says(error: BaseException | None, is_it: Callable[[BaseException], bool], de
     if grouped:
         return all(says(one, is_it, deep - 1) for one in grouped)
     # Starlette says that a client has left in an error of its own, without `from`; so do some servers.
-    is_word = isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect"
+    is_word = _is_word(error) or type(error).__name__ == "ClientDisconnect"
     return says(error.__cause__ or (error.__context__ if is_word else None), is_it, deep - 1)
+
+
+def _is_word(error: BaseException) -> bool:
+    """Whether somebody may say so with this OSError: what the system raises by itself has a number."""
+    return isinstance(error, OSError) and error.errno is None and not isinstance(error, TimeoutError)
 
 
 def grouped_in(error: BaseException) -> tuple[BaseException, ...]:

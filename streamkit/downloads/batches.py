@@ -248,9 +248,10 @@ class _Sender:
         if sending is not None:
             sending.cancel()
             await asyncio.wait([sending])
-            if not sending.cancelled():
-                with suppress(ClientDisconnected, StreamClosed):  # the download has its own end already
-                    sending.result()
+            error = None if sending.cancelled() else sending.exception()
+            # Of a leave or an end the download knows: raised here, it would keep the rows open, in a ring.
+            if error is not None and not isinstance(error, (ClientDisconnected, StreamClosed)):
+                raise error
 
     def _disarm(self) -> None:
         if self.timer is not None:

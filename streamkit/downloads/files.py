@@ -205,6 +205,8 @@ class FileDownload(Download):
             return self
         method = request.get("REQUEST_METHOD") or request.get("method", "GET")
         status = _precondition(method, fields, self.headers)
+        if status == 304:
+            return self  # which its validators make a 304, with the Cache-Control that a 304 must have
         if status is not None:
             return self._without_body(status)
         wanted = fields.get("range")

@@ -81,7 +81,11 @@ class Answering(Handing, ThreadWaits):
             if exc_info is not None and self.environ is None and self.passing is None and self._coder is None:
                 # The answer went on as it was. Only the server knows whether its head was sent: it takes
                 # the new one, or raises. A head for a body that is compressed cannot be replaced.
-                return self.start_response(status, headers, exc_info)
+                write = self.start_response(status, headers, exc_info)
+                if self.told_later:
+                    self.app_status, self.app_headers = status, headers
+                    self.note()
+                return write
             self._start_for(exc_info)
         self.app_status = status
         self.app_headers = headers

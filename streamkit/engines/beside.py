@@ -82,7 +82,13 @@ class ThreadBeside:
             self._waiting.append((key, job, copy_context()))
         turn = self._turn()
         if turn is not None:
-            pool.submit(partial(self._run, turn))
+            try:
+                pool.submit(partial(self._run, turn))
+            except RuntimeError:  # the machine has no thread for it: nobody may wait for it
+                self._open -= 1
+                with self._lock:
+                    self._running -= 1
+                raise
 
     def _turn(self) -> _Turn | None:
         """The next job, if it may begin now."""

@@ -172,8 +172,7 @@ class Cared(Tended):
             if self._ending is not None and self.phase == CARED and self._connected:
                 return  # a layer ends in order what was ended from outside: `conclude` says the last words
             await self._beaten()
-            if self._inbox is not None:
-                self._inbox.stop()  # servers say of a client that has got everything that it has left
+            self._is_last = self.spool is None
         if self.phase == CARED and self._abort is not None:
             raise self._abort
         if self.phase == CARED:

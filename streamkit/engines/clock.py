@@ -82,6 +82,7 @@ class ThreadClock(Clock):
         if not self._running:
             with self._lock:
                 if not self._running:
+                    self._tick = min(tick, self._tick)  # the clock that has just stopped has set it back
                     self._running = True
                     try:
                         threading.Thread(target=self._run, name="streamkit-clock", daemon=True).start()

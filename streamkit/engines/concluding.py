@@ -6,8 +6,10 @@ Rule: whatever was begun gets the end that it deserves, and each error reaches s
 from __future__ import annotations
 
 import asyncio
+from typing import TypeGuard
 
 from ..core.base import BaseStream
+from ..core.causes import says
 from ..core.commit import State
 from ..core.framing import TOO_LONG, Body
 from ..errors import (
@@ -26,15 +28,14 @@ from .ending import (
     forget,
     is_caused_by,
     is_end_of,
-    is_leave,
     last_words,
     linger_async,
     log_error,
     outcome_of,
     settle_async,
 )
-from .messages import body_message, close_after_error, heard, plain_answer, too_many, uncancel
-from .phases import CARED, DROPPING, HELD, NEW, ORDER, OVER
+from .messages import body_message, close_after_error, heard, plain_answer, take_back, too_many
+from .phases import CARED, DROPPING, HELD, NEW, NOTED, ORDER, OVER
 from .relay import Relay
 from .waits import reached
 
@@ -48,10 +49,12 @@ class Concluding(Relay):
 
     async def conclude(self, error: BaseException | None) -> None:
         """The application has returned, or raised: end the response as that deserves."""
-        self._writer = None
-        if self._given_up:
-            await heard()
+        writer, self._writer = self._writer, None
         try:
+            if self._cut_off and not isinstance(error, GeneratorExit) and writer is asyncio.current_task():
+                await take_back(self._cut_off)
+            if self._given_up:
+                await heard()
             for beside in self._beside:
                 await asyncio.wait([beside])
                 _hear_of_leave(beside)
@@ -90,26 +93,25 @@ class Concluding(Relay):
         return error
 
     async def _conclude(self, error: BaseException | None) -> None:
+        if self._is_last and self.phase == CARED and self.inbox.disconnected:
+            self.phase = OVER  # its task was ended amid the last message, for the leave of whom it was for
         if self._ending is not None and self._connected:
             if isinstance(error, asyncio.CancelledError) and not self._cut_off:
                 raise error
-            if isinstance(error, asyncio.CancelledError):
-                uncancel()
-            elif error is not None and not is_end_of(self, error):
+            is_word = isinstance(error, asyncio.CancelledError) or is_end_of(self, error)
+            if error is not None and not is_word:
                 log_error(self, "the application failed at the end of its stream", error)
             await self._conclude_early(self._ending)
             return
         if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
             is_cut_off = self._cut_off and not isinstance(error, GeneratorExit)
-            if is_cut_off:
-                uncancel()
-            elif self.phase not in (OVER, DROPPING):
+            if not is_cut_off and self.phase not in (OVER, DROPPING):
                 self._connected = False  # by the server, whose client gets no more: this is no whole body
             await self._settle()
             if not is_cut_off:
                 raise error
             return
-        if error is not None and not self._connected and (self._cut_off or is_leave(self, error)):
+        if self._only_left(error):
             ASGI_LOG.debug("the client has left: %r", error)
             forget(error)
             await settle_async(self, outcome_of(self))
@@ -128,6 +130,11 @@ class Concluding(Relay):
                 raise error
         else:
             await self._conclude_stream(error)
+
+    def _only_left(self, error: BaseException | None) -> TypeGuard[BaseException]:
+        """Whether this error only says that the client has left, or that somebody was cut off for it."""
+        words = (ClientDisconnected, asyncio.CancelledError) if self._cut_off else ClientDisconnected
+        return not self._connected and says(error, lambda one: isinstance(one, words))
 
     async def _conclude_early(self, ending: StreamEnded) -> None:
         """Say the last words of a stream that was ended from outside, and end it as they allow."""
@@ -172,7 +179,10 @@ class Concluding(Relay):
 
     async def _conclude_uncommitted(self, error: BaseException | None) -> None:
         if self.carried is None:
-            self._failed = error is not None
+            is_cut = self.phase == NOTED  # a page without its end
+            self._failed = is_cut or (error is not None and self.phase != OVER)
+            if is_cut and self._inbox is not None and self._inbox.disconnected:
+                self._connected = False
         await self._settle()
         if self.carried is None and self._refused is not None:
             if error is not None and error is not self._refused:

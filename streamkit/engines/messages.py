@@ -28,6 +28,18 @@ def uncancel() -> None:
         take_back()
 
 
+async def take_back(times: int) -> None:
+    """Take as many cancellations of the current task back, whatever the application has made of them."""
+    for _ in range(times):
+        uncancel()
+    task: Any = asyncio.current_task()
+    try:
+        await asyncio.sleep(0)  # one that has not struck yet, as before CPython 3.13
+    except asyncio.CancelledError:
+        if hasattr(task, "cancelling") and task.cancelling():  # not ours
+            raise
+
+
 def encoded(pairs: Pairs) -> ASGIHeaders:
     """Headers as ASGI wants them: lower-case names, and bytes; a list of its own, which layers may change."""
     if type(pairs) is Shared:

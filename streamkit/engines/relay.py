@@ -98,14 +98,14 @@ class Relay(Noted):
             self.middleware.plain_head = (at, kept, length_at, bytes(sized[0]))
         if self.touched:
             self._note(message)
-        else:
-            self.phase = PASSING
+            return self._send_noted(message)
+        self.phase = PASSING
         return self.server_send(message)
 
     def _both_noted(self, body: Message) -> Awaitable[None]:
         assert self._start is not None
         self._note(self._start)
-        return _both(self.server_send, self._start, self._count(body))
+        return self._send_noted(self._start, body)
 
     def _send_slowly(self, kind: str, message: Message) -> Awaitable[Any]:
         if kind not in ("http.response.start", "http.response.body"):
@@ -114,9 +114,11 @@ class Relay(Noted):
                     return self._both_noted(message)
                 self.phase = PASSING
                 return _both(self.server_send, self._start, message)
+            if self.phase == NOTED and kind in _FILES:
+                return self._send_noted(message)
             return self.server_send(message)  # extensions go on untouched
         if self.phase == NOTED and kind == "http.response.body":
-            return self.server_send(self._count(message))
+            return self._send_noted(message)
         if self.phase == CARRYING and kind == "http.response.body":
             return self._send_carried(message)
         if self.phase == CARRIED and kind == "http.response.start":

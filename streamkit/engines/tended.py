@@ -49,8 +49,9 @@ class Tended(Handing, LoopWaits):
     _start: Message | None = None  # the application's start, until it is known what follows
     _inbox: Inbox | None = None
     _writer: asyncio.Task[Any] | None = None  # the task that is cut off when the client leaves
+    _is_last: bool = False  # the application's last message is on its way
     _beating: asyncio.Task[None] | None = None  # the last heartbeat
-    _cut_off: bool = False
+    _cut_off: int = 0  # how often
     _app_failed: int = 0
     _ended: bool = False
     _turns: int = 0
@@ -143,16 +144,18 @@ class Tended(Handing, LoopWaits):
 
     def _interrupt(self) -> None:
         if self._writer is not None and not self._writer.done():
-            self._cut_off = True
+            self._cut_off += 1
             self._writer.cancel()
         else:
             self.inbox.say_left()
 
     def _left(self) -> None:
         """The client has left: whoever writes is told, and whoever waits is cut off."""
+        if self._is_last:  # servers say so too of one that has got everything
+            return
         self._connected = False
         if self._writer is not None and not self._writer.done() and not self.ignore_disconnect:
-            self._cut_off = True
+            self._cut_off += 1
             self._writer.cancel()
 
     def _gone(self, error: OSError) -> None:

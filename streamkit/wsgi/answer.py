@@ -180,6 +180,7 @@ def _sent(stream: RequestStream) -> Iterable[bytes]:
         spool.complete()
         status, pairs = stream._head
         stream.start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
+        stream.spool = None  # what was held counts as sent from here on
         return HeldBody(spool, stream)
     if spool is not None:
         spool.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ..core.framing import has_body
 from ..core.headers import value_of
 from ..engines.ending import outcome_of, settle
 from ..engines.write import RequestStream
@@ -21,24 +22,26 @@ def noted(stream: RequestStream, body: Any, environ: Environ) -> Iterable[bytes]
     if isinstance(body, (list, tuple)):
         stream._sent += sum(len(chunk) for chunk in body if isinstance(chunk, bytes))
         return body
-    length = value_of(stream._pairs, "content-length") or ""
-    expected = int(length) if length.isdecimal() and length.isascii() else None
     if is_server_file(environ, body):
-        stream._sent += expected or 0
+        stream._sent += _length(stream) or 0
         return body  # type: ignore[no-any-return]
     stream.told_later = True
-    if environ["REQUEST_METHOD"] == "HEAD":
-        expected = 0
-    return Noted(stream, body, expected)
+    return Noted(stream, body, is_head=environ["REQUEST_METHOD"] == "HEAD")
+
+
+def _length(stream: RequestStream) -> int | None:
+    """The Content-Length of the application's head, if it has one."""
+    length = value_of(stream._pairs, "content-length") or ""
+    return int(length) if length.isdecimal() and length.isascii() else None
 
 
 class Noted:
     """The iterable that the server sends, and whose end it hears of."""
 
-    def __init__(self, stream: RequestStream, body: Iterable[bytes], expected: int | None) -> None:
+    def __init__(self, stream: RequestStream, body: Iterable[bytes], *, is_head: bool) -> None:
         self._stream = stream
         self._body = body
-        self._expected = expected  # bytes after which nothing is missing
+        self._is_head = is_head
         self._chunks: Iterator[bytes] | None = None
 
     def __iter__(self) -> Noted:
@@ -78,7 +81,10 @@ class Noted:
     def _leave(self) -> None:
         if self._stream.outcome is not None:
             return
-        if self._expected is None or self._stream._sent < self._expected:
+        # Asked for now: the application may have replaced its head, as long as that was not sent.
+        expected = _length(self._stream)
+        has_none = self._is_head or not has_body(self._stream.status)
+        if not has_none and (expected is None or self._stream._sent < expected):
             self._stream._connected = False
         settle(self._stream, outcome_of(self._stream))
 

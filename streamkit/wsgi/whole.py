@@ -45,16 +45,18 @@ def carry_app(app: WSGIApp, stream: RequestStream, environ: Environ) -> Iterable
         return concluded(stream, stream.refused)
     if on_worker.returned is None:
         carried = on_worker.carried
-        if on_worker._head is None and carried is not None and carried.outcome is not None:
+        is_elsewhere = stream._is_written or (carried is not None and carried.outcome is not None)
+        if on_worker._head is None and is_elsewhere:
             _claimed(on_worker, "failed")
-            settle(stream, outcome_in_place(stream))  # the description has told the application-wide hook
+            settle(stream, outcome_in_place(stream))  # a description has told the application-wide hook
             on_worker.raise_error()
         on_worker._line = line_of(environ)
         return started(on_worker, on_worker, stream.start_response, None)
     environ[KEY] = stream
     if on_worker.carried is None:
         _claimed(on_worker, "finished")
-    return answered(stream, on_worker.returned[0])
+    (body,), on_worker.returned = on_worker.returned, None  # it may hold this stream, as its outer one
+    return answered(stream, body)
 
 
 def _claimed(on_worker: AppStream, outcome: Outcome) -> None:

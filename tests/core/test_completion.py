@@ -9,6 +9,7 @@ import pytest
 
 from streamkit import html_completion
 from streamkit.core.completion import completion_for
+from streamkit.errors import OptionsError
 
 
 class Stream:
@@ -107,3 +108,11 @@ def test_an_own_completion_wins_and_may_be_text_bytes_nothing_or_a_function() ->
 
     assert completed("text/html", own={"text/html": complete}) == "mine"
     assert seen == [Stream, ERROR]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"error_page": ""}, {"error_page": b"/500.html"}, {"error_page": 5}, {"nonce": 5}], ids=repr
+)
+def test_a_completion_of_pages_is_refused_what_it_cannot_write(wrong: Any) -> None:
+    with pytest.raises(OptionsError, match=f"{next(iter(wrong))}: wanted"):
+        html_completion(**wrong)

@@ -380,3 +380,53 @@ def test_what_is_no_description_is_refused() -> None:
     with pytest.raises(ProducerError, match="description"):
         respond(RequestFactory().get("/"), ["a"])
 
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_vary_of_a_decorator_stands_beside_that_of_the_stream(site: Site, kind: str) -> None:
+    """What the producer says before its commit is as much the head as what the view has said."""
+    from django.views.decorators.vary import vary_on_headers
+
+    def produce(stream: Any) -> None:
+        stream.headers["Vary"] = "Accept-Language"
+        stream.write("a")
+
+    view = vary_on_headers("X-Kind")(responding(kind, lambda: streamkit.stream(produce)))
+    answer = site.client(view).get("/")
+    assert {field.strip() for field in answer.headers["Vary"].split(",")} == {"Accept-Language", "X-Kind"}
+    assert answer.read() == b"a"
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_both_of_two_headers_of_one_name_are_sent(site: Site, kind: str) -> None:
+    links = [("Link", "</a.css>; rel=preload"), ("Link", "</b.css>; rel=preload")]
+    view = responding(kind, lambda: streamkit.stream(["a"], headers=links))
+    answer = site.client(view).get("/")
+    assert ", ".join(answer.headers.getlist("Link")) == ", ".join(value for _, value in links)
+    assert answer.read() == b"a"
+
+
+def test_a_view_that_has_turned_translations_off_has_them_off_in_its_producer(site: Site) -> None:
+    def view(request: Any) -> Any:
+        translation.activate("de")
+        with translation.override(None):
+            return respond(request, streamkit.stream(produce))
+
+    def produce(stream: Any) -> None:
+        stream.write(f"{translation.get_language()} {gettext('Yes')}")
+
+    assert site.client(view, LANGUAGE_CODE="fr").get("/").read() == b"None Yes"
+
+
+def test_a_view_on_a_pooled_thread_can_catch_what_the_producer_raises_before_its_head(site: Site) -> None:
+    def view(request: Any) -> Any:
+        try:
+            return respond(request, streamkit.stream(produce))
+        except LookupError as error:
+            return HttpResponse(f"caught {error.args[0]}")
+
+    def produce(stream: Any) -> None:
+        raise LookupError("early")
+
+    options = {"engine": "thread"} if site.interface == "wsgi" else {}
+    assert site.client(view, wrapped=options).get("/").read() == b"caught early"

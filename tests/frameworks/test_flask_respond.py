@@ -413,3 +413,12 @@ def test_a_layer_that_reads_the_body_while_the_app_is_on_the_stack_gets_it(
         answer = client.get("/", headers=known)
         assert (answer.status, answer.read()) == (status, b"words" if status == 200 else b"")
     assert ended == [None]
+
+
+def test_a_stream_without_content_has_no_content_type() -> None:
+    app = flask.Flask("shop")
+    app.add_url_rule("/", view_func=lambda: streamkit.stream(lambda stream: None, status=204))
+    StreamKit(app)
+    with Client(app) as client:
+        answer = client.get("/")
+        assert (answer.status, answer.headers.get("Content-Type"), answer.read()) == (204, None, b"")

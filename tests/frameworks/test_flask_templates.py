@@ -29,6 +29,7 @@ PAGES = {
     "messages.html": "{% for message in get_flashed_messages() %}[{{ message }}]{% endfor %}",
     "silent.html": "<h1>top</h1>{% flush %}no messages",
     "computed.html": "<h1>top</h1>{% flush %}{% include which %}",
+    "called.html": "<h1>top</h1>{% flush %}{% include pick() %}",
     "content.html": "content{% include 'messages.html' %}",
     "around.html": "<h1>top</h1>{% content %}<i>end</i>",
     "fails.html": "<p>{{ early() }}{% flush %}{{ late() }}",
@@ -101,14 +102,16 @@ def test_a_page_may_be_sent_whole_with_its_length() -> None:
         assert answer.read() == b"<h1>top</h1>no messages"
 
 
-FLASHING = ["flashing.html", "around content.html", "computed.html messages.html"]
+FLASHING = [
+    "flashing.html", "around content.html", "computed.html messages.html", "called.html messages.html",
+]  # fmt: skip
 
 
 def flashing(templates: Any, shop: Shop) -> Any:
     asked = flask.request.args["page"].split(" ")
     if asked[0] == "around":
         return templates.chunked(asked[1], layout="around.html")
-    return templates.chunked(asked[0], which=asked[-1])
+    return templates.chunked(asked[0], which=asked[-1], pick=lambda: asked[-1])
 
 
 @pytest.mark.parametrize("page", FLASHING)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from driving import PATIENCE, AsgiServer, until
+from driving import PATIENCE, AsgiServer, scope_of, until
 
 import streamkit
 from streamkit.errors import ClientDisconnected
@@ -250,3 +250,32 @@ def test_a_stream_of_starlettes_own_that_is_shut_down_ends_as_its_kind_does_in_m
         assert answer.finish().complete is is_whole
     assert (b"retry: " in answer.body) is is_whole
     assert outcomes == ["shut_down"]
+
+
+def test_an_endpoint_whose_request_is_cancelled_before_its_first_write_ends_with_it() -> None:
+    ended: list[bool] = []
+
+    async def main() -> None:
+        begun = asyncio.Event()
+
+        @live
+        async def endpoint(request: Any, stream: Any) -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                ended.append(True)
+
+        async def send(message: Any) -> None:
+            raise AssertionError(message)
+
+        app = Starlette(routes=[Route("/", endpoint)])
+        serving = asyncio.ensure_future(app(scope_of(), asyncio.Event().wait, send))
+        await asyncio.wait_for(begun.wait(), PATIENCE)
+        serving.cancel()
+        await asyncio.wait([serving], timeout=PATIENCE)
+        assert serving.cancelled()
+        assert ended == [True]
+
+    asyncio.run(main())

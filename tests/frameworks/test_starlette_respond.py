@@ -326,3 +326,19 @@ def test_the_options_of_wrap_reach_descriptions(way: Way) -> None:
     with Client(app) as client:
         answer = client.get("/")
         assert (answer.headers["X-Wrap"], answer.read(), answer.complete) == ("1", b"a", True)
+
+
+def test_text_given_to_the_class_of_event_streams_is_its_whole_body() -> None:
+    async def endpoint(request: Any) -> Any:
+        return EventStreamResponse("data: 1\n\n", 203)
+
+    with Client(Starlette(routes=[Route("/", endpoint)])) as client:
+        answer = client.get("/")
+        assert (answer.status, answer.headers["Content-Length"]) == (203, "9")
+        assert (answer.read(), answer.complete) == (b"data: 1\n\n", True)
+
+
+@pytest.mark.parametrize("wrong", [{"n": 1}, lambda stream: None, 5], ids=["mapping", "function", "number"])
+def test_what_gives_no_events_is_refused_by_the_class_of_event_streams(wrong: Any) -> None:
+    with pytest.raises(ProducerError):
+        EventStreamResponse(wrong)

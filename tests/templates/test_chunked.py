@@ -505,3 +505,51 @@ def test_pages_under_the_same_options_share_theirs(plain: Pages, way: str, app_w
     describe = getattr(streamkit.Templates(plain.environment), way)
     first, second = (describe(content="a", nonce=nonce).options_over(app_wide) for nonce in ("abc", "def"))
     assert first is second
+
+
+@pytest.mark.parametrize("defer", [None, 1, "yes"])
+def test_a_wish_to_defer_that_is_none_is_refused_when_the_page_is_described(plain: Pages, defer: Any):
+    templates = streamkit.Templates(plain.environment)
+    with pytest.raises(OptionsError, match="defer: wanted True, False or a function of the request"):
+        templates.chunked("m.html", defer=defer)
+
+
+def test_an_async_delayed_function_is_refused_where_templates_are_not(plain: Pages):
+    async def function() -> None: ...
+
+    templates = streamkit.Templates(jinja2.Environment(loader=jinja2.DictLoader({"m.html": "m"})))
+    with pytest.raises(ProducerError, match=r"delay: .*function.* is asynchronous"):
+        templates.chunked("m.html", delay=[function])
+
+
+@pytest.mark.parametrize("way", ["chunked", "view"])
+def test_what_a_delayed_function_cannot_wait_for_is_an_error(way: str):
+    async def later() -> None: ...
+
+    templates = streamkit.Templates(jinja2.Environment(loader=jinja2.DictLoader({"m.html": "m"})))
+    page = getattr(templates, way)("m.html", delay=[lambda: later()])
+    with pytest.raises(ProducerError, match=r"delay: .* is asynchronous"):
+        b"".join(page(create_environ(), lambda *head: lambda chunk: None))
+
+
+@pytest.mark.parametrize("way", ["chunked", "view"])
+def test_delayed_functions_run_although_nothing_shows_what_they_return(plain: Pages, way: str):
+    ran: list[str] = []
+    plain.add("top.html", "top")
+    plain.add("child.html", "{% extends 'top.html' %}{% block content %}never{% endblock %}")
+    delay = [plain.function(lambda: ran.append("first")), plain.function(lambda: {"x": ran.append("second")})]
+    answer = plain.get(lambda t: getattr(t, way)("child.html", delay=delay)).finish()
+    assert (answer.body, answer.complete, answer.error) == (b"top", True, None)
+    assert ran == ["first", "second"]
+
+
+def test_the_traceback_of_a_page_that_is_sent_whole_has_the_line_of_the_template(plain: Pages):
+    plain.add("bad.html", "m\n\n{{ 1 // 0 }}")
+    answer = plain.get(lambda t: t.view("bad.html", layout="layout.html")).finish()
+    assert isinstance(answer.error, ZeroDivisionError)
+    lines, trace = [], answer.error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    assert lines[-1] == 3

@@ -438,3 +438,18 @@ def test_values_that_are_awaited_in_the_context_are_waited_for_where_they_are_us
     assert answer.read() == b"a"
     pages.open("slow")
     assert filled("a" + answer.rest().decode()) == "aslow12SLOWslow2SLOW"
+
+
+def test_a_block_outside_the_slots_stands_in_the_page_once_whenever_it_is_ready(pages: Pages):
+    pages.add(
+        "page.html",
+        "{% defer %}{{ gate('outside') }}{% enddefer %}"
+        "{% slots %}{% defer %}{{ gate('inside') }}{% enddefer %}{% endslots %}.",
+    )
+    answer = pages.get(lambda t: t.chunked("page.html"))
+    answer.read()
+    pages.open("outside")
+    pages.wait_for("inside")
+    pages.open("inside")
+    body = answer.finish().body.decode()
+    assert (body.count("outside"), body.count("inside"), answer.complete) == (1, 1, True)

@@ -512,3 +512,176 @@ def test_the_option_takes_dotted_names_beside_kinds() -> None:
     assert streamkit.Options(strip=["etag", "shop.web.Layer"]).strip == ("etag", "shop.web.Layer")
     with pytest.raises(streamkit.OptionsError, match="dotted names"):
         streamkit.Options(strip=["shop..Layer"])
+
+
+
+
+def asked(app: Any, interface: str) -> tuple[list[Any], bytes]:
+    """The heads and the body that a server gets of this app; what it raises is raised."""
+    heads: list[Any] = []
+    if interface == "wsgi":
+        environ: dict[str, Any] = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "SERVER_PROTOCOL": "HTTP/1.1"}
+        return heads, b"".join(app(environ, lambda *head: heads.append(head)))
+    chunks: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            heads.append(message)
+        else:
+            chunks.append(message["body"])
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "http_version": "1.1"}
+    asyncio.run(asyncio.wait_for(app(scope, asyncio.Event().wait, send), LONG))
+    return heads, b"".join(chunks)
+
+
+INTERFACES = pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+
+
+@INTERFACES
+def test_an_error_before_any_answer_reaches_whoever_is_outside(interface: str) -> None:
+    def fail(environ: Any, start_response: Any) -> Any:
+        raise LookupError("before the answer")
+
+    async def fail_async(scope: Any, receive: Any, send: Any) -> None:
+        raise LookupError("before the answer")
+
+    layer = Holding(fail, same) if interface == "wsgi" else HoldingAsync(fail_async, same)
+    with pytest.raises(LookupError, match="before the answer"):
+        asked(unbuffer.strip(layer, NAMES), interface)
+
+
+@INTERFACES
+def test_an_app_may_ask_itself_something_before_it_streams(interface: str) -> None:
+    heard: list[bytes] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/":
+            environ["PATH_INFO"] = "/inside"
+            heard.append(b"".join(root(environ, lambda *head: None)))
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return iter([b"a", b"b"])
+
+    async def app_async(scope: Any, receive: Any, send: Any) -> None:
+        async def hear(message: Any) -> None:
+            heard.append(message.get("body", b""))
+
+        if scope["path"] == "/":
+            scope["path"] = "/inside"
+            await root(scope, receive, hear)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for chunk in (b"a", b"b", b""):
+            await send({"type": "http.response.body", "body": chunk, "more_body": bool(chunk)})
+
+    layer = Holding(app, same) if interface == "wsgi" else HoldingAsync(app_async, same)
+    root: Any = unbuffer.strip(layer, NAMES)
+    heads, body = asked(root, interface)
+    assert (len(heads), body, b"".join(heard)) == (1, b"ab", b"ab")
+
+
+def test_a_body_that_fails_before_its_head_is_closed() -> None:
+    closed: list[bool] = []
+
+    class Body:
+        def __iter__(self) -> Any:
+            raise LookupError("no first chunk")
+            yield b""
+
+        def close(self) -> None:
+            closed.append(True)
+
+    layer = Holding(lambda environ, start_response: Body(), same)
+    with pytest.raises(LookupError, match="no first chunk"):
+        asked(unbuffer.strip(layer, NAMES), "wsgi")
+    assert closed == [True]
+
+
+def test_a_layers_body_is_closed_also_where_closing_the_stream_fails() -> None:
+    closed: list[bool] = []
+
+    class OfLayer(list[bytes]):
+        def close(self) -> None:
+            closed.append(True)
+
+    class Keeping(Holding):
+        def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+            return OfLayer(self.app(environ, start_response))
+
+    class Body:
+        def __iter__(self) -> Any:
+            return iter([b"a"])
+
+        def close(self) -> None:
+            raise LookupError("closing")
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return Body()
+
+    body: Any = unbuffer.strip(Keeping(app, same), NAMES)({"REQUEST_METHOD": "GET"}, lambda *head: None)
+    assert list(body) == [b"a"]
+    with pytest.raises(LookupError, match="closing"):
+        body.close()
+    assert closed == [True]
+
+
+def test_a_head_without_a_body_goes_out_as_the_app_has_left_it() -> None:
+    class Passing(HoldingAsync):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await self.app(scope, receive, send)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 418, "headers": []})
+
+    heads, body = asked(unbuffer.strip(Passing(app, same), NAMES), "asgi")
+    assert [head["status"] for head in heads] == [418]
+    assert body == b""
+
+
+def test_the_body_of_a_refusal_may_come_after_the_app_has_been_told() -> None:
+    class Refusing(HoldingAsync):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def refuse(message: Any) -> None:
+                if message["type"] == "http.response.body":
+                    await send({"type": "http.response.start", "status": 403, "headers": []})
+
+            await self.app(scope, receive, refuse)
+            await send({"type": "http.response.body", "body": b"not for you", "more_body": False})
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+
+    heads, body = asked(unbuffer.strip(Refusing(app, same), NAMES), "asgi")
+    assert [head["status"] for head in heads] == [403]
+    assert body == b"not for you"
+
+
+def test_both_bodies_are_closed_where_the_server_refuses_the_head() -> None:
+    closed: list[str] = []
+
+    class Body:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __iter__(self) -> Any:
+            return iter([])
+
+        def close(self) -> None:
+            closed.append(self.name)
+
+    class Keeping(Holding):
+        def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+            self.app(environ, start_response)
+            return Body("layer")
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return Body("stream")
+
+    def refuse(*head: Any) -> Any:
+        raise ValueError("no such head")
+
+    with pytest.raises(ValueError, match="no such head"):
+        unbuffer.strip(Keeping(app, same), NAMES)({"REQUEST_METHOD": "GET"}, refuse)
+    assert closed == ["stream", "layer"]

@@ -70,3 +70,36 @@ def test_the_streams_of_a_layer_that_is_stopped_are_closed(error: BaseException,
     bodies, raised = asked_twice(error, later=later)
     assert type(raised) is type(error)
     assert [body.is_closed for body in bodies] == [True, True]
+
+
+def test_the_stream_that_a_layer_refuses_is_closed() -> None:
+    body = Body()
+    inside = InsideRequest(lambda request: webob.Response(app_iter=body))
+
+    def layer(request: Any) -> Any:
+        inside(request)
+        return webob.Response(status=403, body=b"not for you")
+
+    answer = OutsideRequest(layer, inside)(webob.Request.blank("/"))
+    assert (answer.status_code, answer.body) == (403, b"not for you")
+    assert body.is_closed
+
+
+def test_each_cookie_of_a_layer_stands_beside_those_of_the_stream() -> None:
+    def app(request: Any) -> Any:
+        response = webob.Response(app_iter=Body())
+        response.set_cookie("app", "1")
+        return response
+
+    inside = InsideRequest(app)
+
+    def layer(request: Any) -> Any:
+        response = inside(request)
+        response.set_cookie("first", "2")
+        response.set_cookie("second", "3")
+        return response
+
+    answer = OutsideRequest(layer, inside)(webob.Request.blank("/"))
+    cookies = [cookie.partition(";")[0] for cookie in answer.headers.getall("Set-Cookie")]
+    assert cookies == ["app=1", "first=2", "second=3"]
+    assert b"".join(answer.app_iter) == b"x"

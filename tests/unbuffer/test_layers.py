@@ -309,3 +309,13 @@ def test_djangos_middleware_is_found_with_its_place_in_the_settings(interface: s
         "settings.MIDDLEWARE[0]",
         "settings.MIDDLEWARE[1]",
     ]
+
+
+def test_the_outermost_layer_is_held_nowhere_and_cannot_be_relinked() -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        return []
+
+    root = tree(app)
+    relinked = relink(root, lambda environ, start_response: [b"other"])
+    assert (relinked.complete, relinked.put, relinked.held) == (False, [], [])
+    assert root.standing is app

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 from wsgiref.validate import validator
 
@@ -16,6 +17,7 @@ import pytest
 import streamkit
 from streamkit import unbuffer
 from streamkit.testing import AsyncClient, Client
+from streamkit.unbuffer.around_hook import around_hook
 
 from .layered import AT_ONCE, HTML, Drip, Seen, plain_asgi, plain_wsgi
 from .test_bypass import LONG, NAMES, Holding, HoldingAsync, described_asgi, described_wsgi, same
@@ -301,3 +303,69 @@ def test_what_only_says_that_a_layer_has_refused_is_raised_to_nobody() -> None:
     asyncio.run(raised_after_refusal(None))
     asyncio.run(raised_after_refusal(ClientDisconnect()))
     asyncio.run(raised_after_refusal(RuntimeError("the client has left"), chained=True))
+
+
+# ---------------------------------------------------------------- hooks that fail, and views that are kept
+
+
+def test_a_hook_that_fails_on_the_empty_body_does_not_cost_the_stream(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    drip = Drip(LONG)
+
+    def hook(response: Any) -> Any:
+        response.add_etag()
+        raise ValueError("nothing in it")
+
+    found = Seen(hooked(lambda flask: flask.Response(drip.chunks(), mimetype="text/html"), hook), drip)
+    assert found.status == 200
+    assert drip.log == AT_ONCE
+    assert "nothing in it" in caplog.text
+
+
+def test_a_hook_that_aborts_fails_the_response_as_flask_has_it() -> None:
+    flask = pytest.importorskip("flask")
+    drip = Drip(LONG)
+
+    def hook(response: Any) -> Any:
+        response.add_etag()
+        flask.abort(403)
+
+    app = hooked(lambda flask: flask.Response(drip.chunks(), mimetype="text/html"), hook)
+    with Client(app) as client:
+        assert client.get("/stream").status == 500  # Flask has no handlers for what its hooks raise
+    assert drip.log == []
+
+
+@pytest.mark.parametrize("is_meant", [False, True])
+def test_an_async_hook_that_fails_does_as_a_sync_one(
+    is_meant: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    werkzeug = pytest.importorskip("werkzeug")
+    response = werkzeug.Response(iter([b"a"]))
+    error = werkzeug.exceptions.Forbidden() if is_meant else ValueError("nothing in it")
+
+    async def hook(response: Any) -> Any:
+        raise error
+
+    if is_meant:
+        with pytest.raises(werkzeug.exceptions.Forbidden):
+            asyncio.run(around_hook(hook)(response))
+    else:
+        assert asyncio.run(around_hook(hook)(response)) is response
+        assert "nothing in it" in caplog.text
+
+
+def test_a_description_of_a_cached_view_is_made_anew_for_each_request() -> None:
+    flask = pytest.importorskip("flask")
+    flask_caching = pytest.importorskip("flask_caching")
+    from streamkit.frameworks.flask import StreamKit
+
+    app = flask.Flask(__name__)
+    cache = flask_caching.Cache(app, config={"CACHE_TYPE": "SimpleCache"})
+    numbers = count()
+    app.add_url_rule("/", view_func=cache.cached(60)(lambda: streamkit.stream([f"{next(numbers)}"])))
+    StreamKit(app)
+    with Client(app) as client:
+        assert client.get("/").read() == b"0"
+        assert client.get("/").read() == b"1"
