@@ -190,22 +190,7 @@ class Exchange:
             if stream._given_up:
                 await heard()
         except BaseException as error:
-            self._stop_watching()
-            if self.cut_off:
-                uncancel()
-            stream._failed = True
-            stream._cut = stream._head is not None
-            if not is_held(stream) and stream._failure is None:
-                stream._uncarried = error  # the server's, or a layer's, of which no producer knows
-            outcome = outcome_of(stream)
-            try:
-                await linger_async(stream)
-            finally:  # it may be cancelled
-                stream.leave()
-                await self._end(outcome, error)
-            if outcome not in ("disconnected", "timed_out") or not isinstance(error, ClientDisconnected):
-                if stream._cut:
-                    await close_after_error(self.root[0])
+            if await self._is_broken_by(error):
                 raise
             forget(error)
         else:
@@ -215,6 +200,29 @@ class Exchange:
             await self._end(outcome_of(stream))
         finally:
             stream._carrier = None
+
+    async def _is_broken_by(self, error: BaseException) -> bool:
+        """End a body that is not whole; whether the server is to hear of this error."""
+        stream = self.stream
+        self._stop_watching()
+        if self.cut_off:
+            uncancel()
+        stream._failed = True
+        stream._cut = stream._head is not None
+        is_leave = isinstance(error, ClientDisconnected)
+        if not is_leave and not is_held(stream) and stream._failure is None:
+            stream._uncarried = error  # the server's, or a layer's, of which no producer knows
+        outcome = outcome_of(stream)
+        try:
+            await linger_async(stream)
+        finally:  # it may be cancelled
+            stream.leave()
+            await self._end(outcome, error)
+        if is_leave and outcome in ("disconnected", "timed_out"):
+            return False
+        if stream._cut:
+            await close_after_error(self.root[0])
+        return True
 
     def ended_early(self) -> None:
         """The stream was ended from outside: an iterable that is being waited for is let go."""
