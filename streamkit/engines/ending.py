@@ -252,7 +252,7 @@ def _has_no_hooks(
     stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None]
 ) -> bool:
     """Ends that no hook hears of: the client's leave (told by `settle`), and all before the commit."""
-    was_aborted = stream._abort is not None and says(error, lambda one: isinstance(one, StreamClosed))
+    was_aborted = stream._abort is not None and isinstance(error, StreamClosed)
     if is_leave(stream, error) or is_end_of(stream, error) or was_aborted:
         end(None)
         return True
