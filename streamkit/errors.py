@@ -17,7 +17,7 @@
         ├── StreamClosed        (ValueError)       written after the end, as with any closed file
         │   └── StreamEnded                        by a limit, or at shutdown
         ├── StreamAborted                          cut short by `abort`
-        ├── ClientDisconnected  (ConnectionError)  nobody is there to read
+        ├── ClientDisconnected  (BrokenPipeError)  nobody is there to read
         ├── BodyNotAllowed                         the status has no body (RFC 9110)
         ├── BodyTooLong, BodyTooShort              against the declared Content-Length
         ├── BufferLimitExceeded                    a whole HTTP/1.0 body over `http10_limit`
@@ -30,6 +30,7 @@ wanted and what came.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -198,8 +199,14 @@ class StreamAborted(StreamError):
         return "the stream was aborted" + (f": {self.reason}" if self.reason is not None else "")
 
 
-class ClientDisconnected(StreamError, ConnectionError):
-    """The client has left. Nobody's mistake, and never logged as an error."""
+class ClientDisconnected(StreamError, BrokenPipeError):
+    """The client has left. Nobody's mistake, and never logged as an error.
+
+    Its `errno` is EPIPE, by which servers know a client that has left, and keep silent too.
+    """
+
+    def __init__(self, code: int = errno.EPIPE, text: str = "the client has disconnected") -> None:
+        super().__init__(code, text)
 
     def __str__(self) -> str:
         return "the client has disconnected"

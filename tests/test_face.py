@@ -43,7 +43,7 @@ def test_every_error_is_on_the_face_and_in_one_tree() -> None:
         ("UnsupportedData", TypeError),
         ("NotAnApplication", TypeError),
         ("StreamClosed", ValueError),
-        ("ClientDisconnected", ConnectionError),
+        ("ClientDisconnected", BrokenPipeError),
     ],
 )
 def test_errors_are_also_what_the_field_would_catch(name: str, kind: type[Exception]) -> None:

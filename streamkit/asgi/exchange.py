@@ -382,11 +382,17 @@ class Exchange:
         except BaseException:
             spool.close()
             raise
+        if not stream.connected:  # it may be half a body
+            spool.close()
+            return
         stream._go_home()  # it is complete: nothing has to be done for it but to be sent
         try:
-            await send_whole(self.send, status, pairs, spool)
+            await send_whole(self.send, status, pairs, spool, self._note_last)
         except OSError as error:
             raise self._gone() from error
+
+    def _note_last(self) -> None:
+        self.last = True
 
     async def _end(self, outcome: Outcome, error: BaseException | None = None) -> None:
         """Bring the producer to its end, then tell whom it concerns."""

@@ -208,6 +208,8 @@ def _whole(stream: ChannelStream, reader: Reader, start_response: StartResponse)
     try:
         while (chunk := reader.next_chunk()) is not None:
             spool.write(chunk)
+        if not stream.connected:
+            raise ClientDisconnected  # it may be half a body
         spool.complete()
     except BufferLimitExceeded as error:
         stream._failed = True

@@ -128,6 +128,8 @@ class Cared(Tended):
         self._prepare_body()
         if self.spool is None:
             await self._send_foreign_head(message)
+        else:
+            self._attend()
 
     async def _send_foreign_head(self, message: Message) -> None:
         assert self._head is not None
@@ -141,9 +143,7 @@ class Cared(Tended):
         except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
             self._gone(error)
             return
-        if self._outcome is None:  # the application may have ended meanwhile
-            self.inbox.watch(self._left)
-            loop_clock().add(self)
+        self._attend()
 
     def _prepare_body(self) -> None:
         """The head is fixed: a body that is held gets its spool, and a compressed one its context."""
@@ -268,7 +268,11 @@ class Cared(Tended):
         assert spool is not None
         assert head is not None
         self.spool = None
-        await send_whole(self.server_send, head[0], head[1], spool)
+        if not self._connected:
+            spool.close()
+            return
+        self._go_home()  # it is complete: nothing has to be done for it but to be sent
+        await send_whole(self.server_send, head[0], head[1], spool, self._note_last)
 
     async def _finish(self, how: End) -> None:
         """Close the body if that is still to be done, and tell whom it concerns."""

@@ -143,15 +143,21 @@ async def too_many(send: Send, error: TooManyStreams) -> None:
     await plain_answer(send, 503, TOO_MANY, [("Retry-After", str(RETRY_AFTER))])
 
 
-async def send_whole(send: Send, status: int, pairs: Pairs, spool: Spool) -> None:
-    """Send a body that was held, with its length."""
+async def send_whole(
+    send: Send, status: int, pairs: Pairs, spool: Spool, on_last: Callable[[], object]
+) -> None:
+    """Send a body that was held, with its length; `on_last()` is called before the last message."""
     try:
         spool.complete()
         headers = encoded([*pairs, ("Content-Length", str(spool.size))])
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        for piece in spool.pieces():
-            await send(body_message(piece, more=True))
-        await send(body_message(b"", more=False))
+        piece = b""
+        for following in spool.pieces():
+            if piece:
+                await send(body_message(piece, more=True))
+            piece = following
+        on_last()
+        await send(body_message(piece, more=False))
     finally:
         spool.close()
 

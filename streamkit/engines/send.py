@@ -62,6 +62,7 @@ class ScopeStream(Concluding):
             self._fix_own_head()
         else:
             self._committer = None  # nobody, until the task of the hooks begins
+        self._writer = asyncio.current_task()
         self._heading = self._keep(self._send_head(waiting, flush=True))
         return self._heading
 
@@ -145,19 +146,17 @@ class ScopeStream(Concluding):
     async def _send_start(self, *, flush: bool) -> None:
         if self._head is None:
             self._fix_own_head()
+        if not flush:
+            self._writer = asyncio.current_task()
         if self._body is Body.WHOLE:
+            self._attend()
             return
         assert self._head is not None
         status, pairs = self._head
-        self._writer = None if flush else asyncio.current_task()
         start = {"type": "http.response.start", "status": status, "headers": encoded(pairs)}
         try:
             await self.server_send(start)
-            if self._outcome is not None:  # the application has ended meanwhile
-                return
-            self.inbox.watch(self._left)
-            loop_clock().add(self)
-            if flush and self._body is Body.STREAM:
+            if self._attend() and flush and self._body is Body.STREAM:
                 await self.server_send(body_message(b"", more=True))  # some servers wait for a body
         except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
             self._connected = False

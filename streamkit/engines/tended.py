@@ -12,6 +12,7 @@ from ..errors import ClientDisconnected, StreamEnded
 from ..options import Options
 from ..types import Message, Receive, Scope, Send
 from .care import heartbeat_of, is_past, out_of_time, silence_of, taken_for_gone, wants_heartbeat
+from .clock import loop_clock
 from .crossing import Crossing
 from .ending import ASGI_LOG
 from .handed import Handing
@@ -86,6 +87,17 @@ class Tended(Handing, LoopWaits):
         """The server's own `send` and `receive`, below this wrap and those around it."""
         outer: Tended | None = self.outer
         return (self.server_send, self.server_receive) if outer is None else outer.root
+
+    def _attend(self) -> bool:
+        """Hear the client and the clock from here on; False if the application has ended meanwhile."""
+        if self._outcome is not None:
+            return False
+        self.inbox.watch(self._left)
+        loop_clock().add(self)
+        return True
+
+    def _note_last(self) -> None:
+        self._is_last = True
 
     # -- the clock's side
 

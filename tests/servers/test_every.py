@@ -160,6 +160,11 @@ def leave_idle_by_line(server: Served) -> None:
         connection.socket.shutdown(socket.SHUT_WR)
         assert list(connection.chunks()) == []
         assert connection.ending is not Ending.COMPLETE, "who reads on must not take half for all"
+    with server.connect(patience=PATIENCE) as connection:
+        connection.ask("GET", "/idle?key=half-held&type=text", "1.0")
+        poll(lambda: server.journal("half-held").count("started"), bound=PATIENCE, what="the producer")
+        connection.socket.shutdown(socket.SHUT_WR)
+        assert connection.rest_of_connection() == b"", "nor a held half, which would have its length"
 
 
 def _leave_idle(server: Served, query: str, key: str) -> None:

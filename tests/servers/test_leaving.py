@@ -122,6 +122,25 @@ def test_asgi_notices_at_once_that_an_idle_client_left(
 
 
 
+@leaves
+@pytest.mark.parametrize(
+    "way", ["sync-function", "async-function", "async-iterable", "wrapped", "imperative", "foreign"]
+)
+@pytest.mark.parametrize("name", ASGI)
+def test_asgi_notices_at_once_that_the_client_of_a_held_body_left(
+    started: Callable[..., Server], name: str, way: str, leave: str, key: str
+) -> None:
+    server = started(name)
+    mark = server.mark()
+    with server.connect() as connection:
+        connection.ask("GET", f"/{way}/idle?key={key}", version="1.0")
+        poll(lambda: server.stats(key).count("bytes"), bound=BOUND, what="the first chunk")
+        LEAVES[leave](connection)
+        stopped = counts_when_stopped(server, key)
+    assert stopped.count("bytes") == len(b"first\n"), "it was told, and did not run to its end"
+    assert server.complaints(mark) == ""
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_client_that_leaves_before_the_head_is_nobodys_error(server: Server, way: str, key: str) -> None:
     mark = server.mark()
