@@ -15,6 +15,7 @@ from typing import Any, Literal, overload
 from asgiref.sync import iscoroutinefunction
 
 from . import asgi, wsgi
+from .core.response import StreamingResponse
 from .errors import NotAnApplication, OptionsError
 from .options import Options
 from .types import ASGIApp, WSGIApp
@@ -68,7 +69,10 @@ def kind_of_app(app: Any) -> Kind:
             f"(scope, receive, send), got {app!r}"
         )
     is_async = iscoroutinefunction(app) or (
-        not inspect.isroutine(app) and not inspect.isclass(app) and iscoroutinefunction(type(app).__call__)
+        not inspect.isroutine(app)
+        and not inspect.isclass(app)
+        and not isinstance(app, StreamingResponse)  # says so for servers' sake, and is of both kinds
+        and iscoroutinefunction(type(app).__call__)
     )
     try:
         takes = {count for count in (2, 3) if _takes(inspect.signature(app), count)}

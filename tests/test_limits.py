@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from driving import PATIENCE, AsgiServer, WsgiServer
+from driving import PATIENCE, AsgiServer, WsgiServer, until
 from shapes import SHAPES, WITH_STREAM, Run, Serve, Shape, serving
 
 import streamkit
@@ -472,3 +472,32 @@ def test_a_client_that_comes_to_life_after_write_timeout_does_not_take_half_a_bo
     assert outcomes == ["timed_out"]
     assert isinstance(answer.error, StreamEnded)
     assert not answer.complete
+
+
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_who_hears_of_the_end_before_its_last_words_are_known_does_not_make_it_a_good_one(
+    interface: str,
+) -> None:
+    is_asked, has_heard = threading.Event(), threading.Event()
+
+    def producer(stream: Any) -> None:
+        stream.write("half")
+        assert is_asked.wait(PATIENCE)
+        try:
+            stream.write("more")
+        finally:
+            has_heard.set()
+
+    def completion(stream: Any, error: Exception) -> str:
+        is_asked.set()
+        assert has_heard.wait(PATIENCE)
+        until(lambda: stream.closed, within=0.2)  # it must not be, whatever time the producer has
+        return "; cut"
+
+    options: Any = {"max_duration": 0.1, "completion": {"text/csv": completion}}
+    described = streamkit.stream(producer, content_type="text/csv", options=options)
+    with (WsgiServer if interface == "wsgi" else AsgiServer)(described) as server:
+        answer = server.request()
+        assert answer.read() == b"half"
+        answer.finish()
+    assert (answer.body, answer.complete) == (b"half; cut", False)

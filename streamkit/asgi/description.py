@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
+from asgiref.sync import markcoroutinefunction
+
 from ..core.response import StreamingResponse, carried_out_by
 from ..options import Options
 from ..types import Receive, Scope, Send
@@ -31,3 +33,5 @@ def respond(
 
 
 carried_out_by(asgi=respond)
+# uvicorn and Daphne ask for this, and take an application that says no for ASGI 2; WSGI servers do not ask.
+markcoroutinefunction(StreamingResponse.__call__)

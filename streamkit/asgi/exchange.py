@@ -21,7 +21,7 @@ from ..engines.coded import CodedSend
 from ..engines.ending import ASGI_LOG, forget, is_held, linger_async, needs_settling, outcome_of
 from ..engines.faces import faced
 from ..engines.hints import hints_of_scope
-from ..engines.inbox import Inbox
+from ..engines.inbox import SHORT, Inbox
 from ..engines.messages import (
     abort_transport,
     body_message,
@@ -50,7 +50,6 @@ from .answers import ChannelStream, Reader, answer_503, answer_505, commit_eithe
 
 _DEFAULTS = Options()
 GATHER_TURNS = 4  # turns of the loop for which events that come in each of them wait for one `send`
-_CLEANUP_SECONDS = 3.0  # how long a cancelled producer may tidy up; gunicorn waits as long for us
 
 
 def _reader(
@@ -335,6 +334,7 @@ class Exchange:
         assert stream.response is not None
         # Where another chunk follows in each turn of the loop, some wait for one `send`.
         gathering = GATHER_TURNS if self.producer is not None and stream.response.gathers else 0
+        sent = 0
         while True:
             if isinstance(reader, AsyncPull):
                 chunk = await reader.next_chunk_async()
@@ -352,6 +352,9 @@ class Exchange:
                 raise self._gone() from error
             if ended:  # the end travels with the last chunk
                 return
+            sent += 1
+            if sent == SHORT and self.inbox is not None:
+                self.inbox.hasten()
             del chunk  # it may be long, and the next one far away
             for _ in range(gathering):
                 held = len(stream._chunks)
@@ -422,7 +425,16 @@ class Exchange:
             return
         is_cancelled = not stream._done or not stream.connected or stream._ending is not None
         if is_cancelled:
-            producer.cancel()
-        await asyncio.wait([producer], timeout=_CLEANUP_SECONDS)
+            await self._cancel(producer)
+        await asyncio.wait([producer], timeout=producing.CLEANUP_SECONDS)
         if is_cancelled and not producer.done():
             ASGI_LOG.warning("%r goes on after its cancellation", stream.response)
+
+    async def _cancel(self, producer: asyncio.Task[None]) -> None:
+        """Cancel it, unless it has heard of the end by a write and tidies up: that must not be struck."""
+        try:
+            await turn()  # in which a write that waits hears of it
+            if self.stream._heard is producer:
+                await asyncio.wait([producer], timeout=producing.CLEANUP_SECONDS)
+        finally:
+            producer.cancel()  # nothing, where it is done

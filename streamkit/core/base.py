@@ -8,6 +8,7 @@ that a stream nobody touches costs its engine's few attributes and no more.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from ..errors import (
@@ -40,12 +41,16 @@ class BaseStream(Headed, Hooked):
     _charset: str | None = None
     _bom: bytes = b""  # the byte-order mark of that charset, where it has one
     _busy: bool = False  # a chunk is on its way to the client
+    _direct: bool  # a chunk of bytes needs no further check
+    _closing: bool = False  # its producer has closed it amid an error: whether that leaves it decides
     _tail: bytes = b"\n\n"  # the last two bytes handed over; at first, as after a blank line
     _connected: bool = True
     _outcome: Outcome | None = None
     _failure: BaseException | None = None  # the last error of the producer
     _failed: bool = False  # and no hook has mended it
+    _unlogged: BaseException | None = None  # of the producer, while the hooks are told
     _failing: BaseException | None = None  # the error that `fail_async` is at work on
+    _heard: Any = None  # the task whose write has heard that the stream is over
     _cut: bool = False  # its adapter raised: no final message may follow
     _uncarried: BaseException | None = None  # what its server, or a layer, has raised when it was sent
     _lingers: bool = False  # the cut waits for the completion to be read
@@ -63,7 +68,22 @@ class BaseStream(Headed, Hooked):
     @property
     def closed(self) -> bool:
         """Whether nothing more can be written: closed, aborted, or ended by the server."""
+        return self._closing or self._is_over
+
+    @property
+    def _is_over(self) -> bool:
+        """The same, where an end that was put off has not come yet."""
         return self._state in _OVER or self._outcome is not None
+
+    def _puts_off_close(self, *, at_work: bool) -> bool:
+        """Whether an error is on its way in the producer, so that only its end tells what this was.
+
+        `try: ... finally: stream.close()` must not make half a body whole.
+        """
+        self._closing = at_work and sys.exc_info()[1] is not None
+        if self._closing:
+            self._direct = False
+        return self._closing
 
     @property
     def connected(self) -> bool:
@@ -137,7 +157,7 @@ class BaseStream(Headed, Hooked):
             raise self._ending
         if self._abort is not None:
             raise StreamClosed(f"cannot write to a closed stream: {self._abort}")
-        if (self._state in _OVER or self._outcome is not None) and self._connected:
+        if (self._closing or self._state in _OVER or self._outcome is not None) and self._connected:
             raise StreamClosed("cannot write to a closed stream")
         if size and self._status != 200 and not has_body(self._status):
             raise BodyNotAllowed(self._status)

@@ -23,6 +23,7 @@ from .headers import (
     DEFAULT_CONTENT_TYPE,
     IDENTITY,
     Headers,
+    Items,
     Pairs,
     finished,
     is_streaming,
@@ -69,9 +70,8 @@ class Headed:
 
     @status.setter
     def status(self, status: int) -> None:
-        status = check_status(status)
         self._check_uncommitted("change the status")
-        self._status = status
+        self._status = check_status(status)
         self._check_uncommitted("change the status")  # a commit may have come between
 
     @property
@@ -85,6 +85,14 @@ class Headed:
             if self._state is not State.STARTED:
                 headers.freeze()
         return headers
+
+    @headers.setter
+    def headers(self, headers: Items) -> None:
+        mine = self.headers
+        if headers is mine:  # `stream.headers |= more` has changed them, and now puts them back
+            mine.check_open()
+            return
+        mine[:] = list(Headers(headers))
 
     def set_cookie(
         self,

@@ -61,7 +61,11 @@ class ResponseStream(_WrittenFile):
 
     @abstractmethod
     def close(self) -> None:
-        """Complete the response. Idempotent, and never waits. Raises `BodyTooShort`."""
+        """Complete the response. Idempotent, and never waits. Raises `BodyTooShort`.
+
+        While an error is on its way in the producer, as in `finally: stream.close()`, whether this
+        is the end shows when the producer is over: half a body must not look whole.
+        """
 
     @abstractmethod
     def abort(self, reason: object = None) -> None:
@@ -170,7 +174,11 @@ class AsyncResponseStream(_WrittenFile):
 
     @abstractmethod
     def close(self) -> Awaitable[None]:
-        """Complete the response. Idempotent, and never waits. Raises `BodyTooShort`."""
+        """Complete the response. Idempotent, and never waits. Raises `BodyTooShort`.
+
+        While an error is on its way in the producer, as in `finally: stream.close()`, whether this
+        is the end shows when the producer is over: half a body must not look whole.
+        """
 
     @abstractmethod
     def abort(self, reason: object = None) -> None:
@@ -190,6 +198,10 @@ class AsyncResponseStream(_WrittenFile):
     def _put_from_thread(self, data: Chunk) -> int | None:
         """`write` for a twin, on another thread; None where it has to be done on the loop."""
         return None
+
+    def _awaits_threads(self) -> bool:
+        """Whether its producer is at work, which may have a thread write for it."""
+        return False
 
     def _hear_from_thread(self) -> None:
         """A twin has something to say on the loop: what is written from now on comes after it."""

@@ -55,6 +55,7 @@ class Answering(Handing, ThreadWaits):
     server_error: BaseException | None = None  # what the server's write() raised
     spool: Spool | None = None  # a whole body, for HTTP/1.0
     early: list[bytes] | None = None  # written by the application where the server has no write()
+    has_returned: bool = False  # the application, or it has raised
     told_later: bool = False  # the body tells of the end, which only it will know
     _exc_info: ExcInfo | None = None  # of the application's answer
     _server_write: Write | None = None

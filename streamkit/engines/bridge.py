@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import StreamEnded
 from .ending import outcome_of, settle_async
 from .loop import loop_thread
-from .producing import start
+from .producing import CLEANUP_SECONDS, start
 from .reading import Wake, resolve
 from .ready import ready_on
 from .task import LoopStream, keep
@@ -46,16 +46,24 @@ class BridgeStream(LoopStream):
     def leave(self) -> None:
         super().leave()
         if not self.ignore_disconnect:
-            self._loop.call_soon_threadsafe(self._cancel)
+            self._cancel_soon()
 
     def end_early(self, ending: StreamEnded) -> None:
         super().end_early(ending)
-        self._loop.call_soon_threadsafe(self._cancel)
+        self._cancel_soon()
 
-    def _cancel(self) -> None:
-        if self._task is not None and not self._cancelled and (not self._done or self._ending is not None):
-            self._cancelled = True  # once: a second one would strike the producer while it tidies up
-            self._task.cancel()
+    def _cancel_soon(self) -> None:
+        """After the turn in which a write that waits hears of it."""
+        self._loop.call_soon_threadsafe(lambda: self._loop.call_soon(self._cancel))
+
+    def _cancel(self, *, was_told: bool = False) -> None:
+        if self._task is None or self._cancelled or (self._done and self._ending is None):
+            return
+        if self._heard is self._task and not was_told:
+            self._loop.call_later(CLEANUP_SECONDS, partial(self._cancel, was_told=True))
+            return
+        self._cancelled = True  # once: a second one would strike the producer while it tidies up
+        self._task.cancel()
 
     def _settle_elsewhere(self) -> None:
         asyncio.run_coroutine_threadsafe(settle_async(self, outcome_of(self)), self._loop)

@@ -58,7 +58,7 @@ class Cared(Tended):
         )
 
     def _commit_foreign_late(self) -> None:
-        if self._head is None and self.phase == CARED and not self.closed and self._heading is None:
+        if self._head is None and self.phase == CARED and not self._is_over and self._heading is None:
             self._heading = keep(asyncio.get_running_loop().create_task(self._commit_foreign_now()))
 
     def _commit_foreign(self) -> Coroutine[Any, Any, None] | asyncio.Task[None]:
@@ -209,7 +209,7 @@ class Cared(Tended):
         self._sent += len(chunk)
         self._turns += 1
         if not self._turns % TURNS:
-            await asyncio.sleep(0)
+            await self._turn()
 
     async def _give(self, chunk: bytes, *, more: bool) -> bool:
         """Send a message with the chunk; False if the client is gone, which nobody minds."""
@@ -260,8 +260,13 @@ class Cared(Tended):
         self._sent += size
         self._turns = turns = self._turns + 1
         if not turns % TURNS:
-            await asyncio.sleep(0)
+            await self._turn()
         return size
+
+    async def _turn(self) -> None:
+        """Let others have the loop, and hear at once of a client that has left a longer body."""
+        self.inbox.hasten()
+        await asyncio.sleep(0)
 
     async def _send_spool(self) -> None:
         spool, head = self.spool, self._head

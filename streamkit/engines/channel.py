@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..types import Outcome
 from .care import heartbeat_of, is_past, out_of_time, silence_of, taken_for_gone, wants_heartbeat
-from .ending import last_words, log_of, said_after
+from .ending import last_words, log_before_close, log_of, said_after
 from .hints import Hints
 from .line import Line
 from .pool import pool
@@ -79,7 +79,7 @@ class Channel(Reading):
             raise StreamClosed(f"the stream was ended during the write: {self._abort}")
         if self._ending is not None and self._connected:
             raise self._ending
-        return self._room < 0 and self._connected
+        return self._room < 0 and self._connected and not self._done  # a closed stream needs no more room
 
     def _wait_on_thread(self) -> None:
         """Wait until the reader has taken some; the mutex is held before and after."""
@@ -102,6 +102,8 @@ class Channel(Reading):
     def _complete(self) -> BodyTooShort | None:
         """End a committed body; the error of one that is too short, which has not ended then."""
         words = self._last_words()
+        if self._unlogged is not None:
+            log_before_close(self)
         with self._mutex:
             if self._state is not State.COMMITTED:
                 return None
@@ -124,7 +126,7 @@ class Channel(Reading):
     def abort(self, reason: object = None) -> None:
         """Cut the response short, so that no client takes it for whole. Idempotent, never waits."""
         with self._mutex:
-            if self.closed:
+            if self._is_over:
                 return
             self._abort = StreamAborted(reason)
             self._chunks = []
@@ -136,8 +138,10 @@ class Channel(Reading):
     def _end(self, error: BaseException | None) -> None:
         """No chunk will follow; with an error, the reader raises it after the last one."""
         with self._mutex:
+            if error is None and self._ending is not None and self._connected:
+                return  # `end_early` is at it, and knows whether this is a good end
             unheard = error is not None and not self._connected
-            if not self.closed:
+            if not self._is_over:
                 self._end_now(None if unheard else error)
         if unheard:
             self._log_unheard(error)
@@ -216,14 +220,14 @@ class Channel(Reading):
     def end_early(self, ending: StreamEnded) -> None:
         """End the stream whatever its producer does; what waits is sent, and then its last words."""
         with self._mutex:
-            if self.closed or self._ending is not None:
+            if self._is_over or self._ending is not None:
                 return
             self._ending = ending
             self._direct = False
         # No write is admitted any more, so the tail stands; completions are application code.
         words, clean = last_words(self, ending)
         with self._mutex:
-            if not self.closed:
+            if not self._is_over:
                 if words and self._connected:
                     self._chunks.append(words)
                 self._lingers = bool(words) and not clean

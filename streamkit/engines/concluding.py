@@ -47,6 +47,10 @@ class Concluding(Relay):
 
     _refused: TooManyStreams | None = None  # it found all streams taken
 
+    async def _close_after_commit(self) -> None:
+        """Complete a response of which nothing was sent yet."""
+        raise NotImplementedError
+
     async def conclude(self, error: BaseException | None) -> None:
         """The application has returned, or raised: end the response as that deserves."""
         writer, self._writer = self._writer, None
@@ -60,6 +64,9 @@ class Concluding(Relay):
                 _hear_of_leave(beside)
             if self._crossing is not None:
                 error = await self._crossed(self._crossing, error)
+            if self._closing and error is None and self.phase == NEW:
+                await self._close_after_commit()
+            self._closing = False
             await self._conclude(error)
         except asyncio.CancelledError:
             if self._outcome is None:  # amid its last words, or while they were sent
@@ -119,6 +126,8 @@ class Concluding(Relay):
         if error is None and self.spool is not None:
             error = self.spool.exceeded
         if error is None:
+            if self._inbox is not None and self._inbox.disconnected and self._is_unanswered():
+                self._connected = False  # an application that waits for a leave may return without an answer
             error = self._unfinished()
         if self._head is None:
             await self._conclude_uncommitted(error)
@@ -170,12 +179,16 @@ class Concluding(Relay):
                 "the application returned before the last http.response.body of its stream: wanted one "
                 "without more_body (ASGI, HTTP protocol)"
             )
-        if self.phase in (NEW, HELD) and self._state is State.STARTED and self.carried is None:
+        if self._is_unanswered() and self._connected:
             return ProtocolViolation(
                 "the application returned without a response: "
                 f"wanted {ORDER[self.phase]} (ASGI, HTTP protocol)"
             )
         return None
+
+    def _is_unanswered(self) -> bool:
+        """Whether nobody has begun a response."""
+        return self.phase in (NEW, HELD) and self._state is State.STARTED and self.carried is None
 
     async def _conclude_uncommitted(self, error: BaseException | None) -> None:
         if self.carried is None:

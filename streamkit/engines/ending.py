@@ -179,8 +179,10 @@ def _completion(stream: BaseStream, error: BaseException) -> tuple[bytes | str |
 
 def fail(stream: ResponseStream, error: BaseException, end: Callable[[BaseException | None], None]) -> None:
     """The producer raised: tell the hooks, complete, and `end` with the error, or None for a clean end."""
+    stream._closing = False  # it was no good end
     if _has_no_hooks(stream, error, end):
         return
+    stream._failed, stream._unlogged = True, error  # now, for with a hook's `close` the reader ends
     if stream._failure is not error:
         report(stream, error)
     if _is_over(stream, error, end):
@@ -203,8 +205,10 @@ async def fail_async(
     if stream._failing is error:
         return  # `close` has told of it already, and sees to the end
     stream._failing = error
+    stream._closing = False  # it was no good end
     if _has_no_hooks(stream, error, end):
         return
+    stream._failed, stream._unlogged = True, error  # now, for with a hook's `close` the reader ends
     if stream._failure is not error:
         await report_async(stream, error)
     if _is_over(stream, error, end):
@@ -223,14 +227,22 @@ async def fail_async(
 def _is_over(stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None]) -> bool:
     """Whether nothing more can be sent after this error, of which nobody else would hear."""
     if not stream.connected:
+        stream._unlogged = None
         log_error(stream, "the producer failed after its client had left", error)
         end(None)
         return True
     if stream.closed:
-        stream._failed = True
-        log_error(stream, "the producer failed, and an on_error hook closed the stream", error)
+        log_before_close(stream)
         return True
+    stream._unlogged = None
     return False
+
+
+def log_before_close(stream: BaseStream) -> None:
+    """An error hook closes the stream: log the producer's error, once, before the client sees the end."""
+    error, stream._unlogged = stream._unlogged, None
+    if error is not None:
+        log_error(stream, "the producer failed, and an on_error hook closed the stream", error)
 
 
 def _end_failed(

@@ -57,7 +57,7 @@ class HandedEnd:
 def came_to_nothing(stream: BaseStream) -> bool:
     """Whether it has ended before anything of it was sent, so that something else may be answered."""
     if stream._head is None:
-        return stream.closed
+        return stream._is_over
     # A body that was held until it failed, and was not answered with a refusal of our own.
     return (
         stream._body is Body.WHOLE

@@ -20,6 +20,7 @@ from .messages import uncancel
 
 READ_AHEAD = 64 * 1024  # bytes; uvicorn pauses reading at as many
 WATCH_AFTER = 0.02  # seconds, or twice as many; most responses are over by then and need no watcher
+SHORT = 16  # messages of a body: a longer one has a use for a watcher at once
 
 
 class Beginning:
@@ -63,8 +64,8 @@ class Inbox:
     """What a server has to say about one request; kept where the application may ask for it."""
 
     __slots__ = (
-        "_beginning", "_held", "_held_bytes", "_keeps", "_on_leave", "_receive", "_receiver", "_receiving",
-        "_waiting", "_watcher", "disconnected",
+        "_beginning", "_ends", "_held", "_held_bytes", "_keeps", "_on_leave", "_receive", "_receiver",
+        "_receiving", "_waiting", "_watcher", "disconnected",
     )  # fmt: skip
 
     def __init__(self, receive: Receive, *, keeps: bool = True) -> None:
@@ -72,6 +73,7 @@ class Inbox:
         self._keeps = keeps
         self._held: deque[Message] | None = None  # an empty one is 700 bytes
         self._held_bytes = 0
+        self._ends = 0  # how often the server has said that the request is whole
         self._receiving = False
         self._waiting: tuple[asyncio.Future[None], ...] = ()
         self._on_leave: Callable[[], object] | None = None
@@ -131,12 +133,19 @@ class Inbox:
         if self._watcher is not None:
             self._watcher.cancel()
 
+    def hasten(self) -> None:
+        """Begin the watch now, if it waits to begin: this response is a longer one."""
+        if self._beginning is not None:
+            self._beginning.discard(self)
+            self.start_watching()
+
     def start_watching(self) -> None:
         self._beginning = None
         self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="streamkit-watcher")
 
     async def _watch(self) -> None:
-        while not self.disconnected:
+        # Who says twice that the request is whole will say so for ever, as a test's `receive` may, at once.
+        while not self.disconnected and self._ends < 2:
             if self._receiving or self._held_bytes > READ_AHEAD:
                 await self._changed()
                 continue
@@ -161,6 +170,8 @@ class Inbox:
             self.disconnected = True
             if self._on_leave is not None:
                 self._on_leave()
+        elif message["type"] == "http.request" and not message.get("more_body"):
+            self._ends += 1
         return message
 
     def _hold(self, message: Message) -> None:

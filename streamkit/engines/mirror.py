@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ..core.base import BaseStream
-from ..core.headers import Headers
+from ..core.headers import Headers, Items
 from ..core.stream import AsyncResponseStream, ResponseStream
 from ..types import Outcome
 
@@ -38,6 +38,10 @@ class Mirror(BaseStream):
     @property
     def headers(self) -> Headers:
         return self._origin.headers
+
+    @headers.setter
+    def headers(self, headers: Items) -> None:
+        self._origin.headers = headers
 
     def set_cookie(self, key: str, value: str = "", **attributes: Any) -> None:
         self._origin.set_cookie(key, value, **attributes)

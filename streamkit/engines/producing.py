@@ -23,6 +23,7 @@ from .thread import may_go_on
 # From CPython 3.12 on a task may run at once, up to its first wait: most need no turn of the loop.
 EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
+CLEANUP_SECONDS = 3.0  # for a producer that tidies up after the end; gunicorn waits as long for us
 PRODUCER = "streamkit-producer"  # one name for all: a numbered one is a string for each
 
 
@@ -41,6 +42,7 @@ async def run(stream: LoopStream) -> None:
     response = stream.response
     assert response is not None
     is_entered = not response.resources
+    stream._at_work = id(asyncio.current_task(stream._loop))
     try:
         if response.resources:
             async with AsyncExitStack() as opened:
@@ -52,6 +54,7 @@ async def run(stream: LoopStream) -> None:
         else:
             check_returned(response.producer, await _producing(stream, response))
     except BaseException as error:
+        stream._at_work = None
         ended = not stream.connected or stream._ending or stream._refusal
         if ended and isinstance(error, asyncio.CancelledError):
             stream._end(None)  # by the leave, or an early end; whoever cancelled does not wait for the word
@@ -66,6 +69,7 @@ async def run(stream: LoopStream) -> None:
         finally:
             del error
         return
+    stream._at_work = None
     if stream._head is None or stream._limit is not None or response.keep_open:
         await end_of_producer(stream, response)
     else:
@@ -86,7 +90,7 @@ async def end_of_producer(stream: LoopStream, response: StreamingResponse) -> No
     try:
         if stream._head is None:
             await stream.commit()
-        if not response.keep_open:
+        if not response.keep_open or stream._closing:
             await stream.close()
     except BaseException as error:  # a hook of the commit, or a body that is too short
         await fail_async(stream, error, stream._end)

@@ -57,10 +57,11 @@ class Reading(BaseStream):
     # What each chunk touches is in slots: on CPython 3.11 a default on the class makes an
     # attribute several times as slow. So is what each stream sets: else it has a dict.
     __slots__ = (
-        "_abort", "_apart", "_body", "_bom", "_carrier", "_charset", "_chunks", "_coding", "_committer",
-        "_connected", "_direct", "_done", "_ending", "_error", "_failed", "_failure", "_head", "_high_water",
-        "_home", "_limit", "_log", "_mutex", "_outcome", "_pairs", "_pulling", "_room", "_state", "_status",
-        "_tail", "_taken_bytes", "_wake", "_watch", "_writers", "options", "request", "response",
+        "_abort", "_apart", "_at_work", "_body", "_bom", "_carrier", "_charset", "_chunks", "_coding",
+        "_committer", "_connected", "_direct", "_done", "_ending", "_error", "_failed", "_failure", "_head",
+        "_high_water", "_home", "_limit", "_log", "_mutex", "_outcome", "_pairs", "_pulling", "_room",
+        "_state", "_status", "_tail", "_taken_bytes", "_wake", "_watch", "_writers", "options",
+        "request", "response",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +103,7 @@ class Reading(BaseStream):
         self._bom = b""
         self._pulling = False  # its reader is in the producer
         self._committer: int | None = None  # the thread or task whose hooks run before the commit
+        self._at_work: int | None = None  # the one in which the producer runs
 
     @staticmethod
     def _new_mutex() -> threading.Lock:

@@ -53,7 +53,7 @@ class ScopeStream(Concluding):
     # -- our own stream
 
     def commit(self) -> Awaitable[None]:
-        if self._head is not None or self.closed:
+        if self._head is not None or self._is_over:
             return DONE
         if self._waits_for_hooks():
             return self._keep(self._until_headed())
@@ -82,7 +82,7 @@ class ScopeStream(Concluding):
         """Wait until the task of the hooks has sent the head, or failed to."""
         if self._headed is not None:
             await asyncio.wait([self._headed])
-        if self._head is None and not self.closed:
+        if self._head is None and not self._is_over:
             raise StreamError(HOOK_FAILED)
 
     def _start_commit(self) -> Awaitable[None] | None:
@@ -200,13 +200,25 @@ class ScopeStream(Concluding):
             chunk = self._utf8(data) if isinstance(data, str) else self._encode(data)
         return len(chunk) if chunk and crossing.put(chunk) else None
 
+    def _awaits_threads(self) -> bool:
+        return self.scope is not None and self.phase in (NEW, OWN)
+
     def _hear_from_thread(self) -> None:
         if self._crossing is not None:
             self._crossing.is_open = False
 
     def close(self) -> Awaitable[None]:
-        if self.closed:
+        if self._is_over or self._puts_off_close(at_work=self._is_at_work()):
             return DONE
+        return self._close()
+
+    def _is_at_work(self) -> bool:
+        """Whether the application is, in this task."""
+        if self._writer is None:
+            return self.phase == NEW and self.scope is not None
+        return self._writer is asyncio.current_task()
+
+    def _close(self) -> Awaitable[None]:
         if self._head is None:
             return self._keep(self._close_after_commit())
         if self._ending is not None and self._connected:  # no whole body, though its application says so
@@ -233,7 +245,8 @@ class ScopeStream(Concluding):
 
     async def _close_after_commit(self) -> None:
         await self._commit()
-        await self.close()
+        if not self._is_over:
+            await self._close()
 
     def _keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run it beside the application, and have its end awaited by `conclude`."""
@@ -245,7 +258,7 @@ class ScopeStream(Concluding):
         carrier = self._carrier()
         if carrier is not None:
             self._face_of(carrier).abort(reason)
-        elif not self.closed and self.phase != OVER:
+        elif not self._is_over and self.phase != OVER:
             self._abort = self._error = StreamAborted(reason)
             self._state = after(self._state, "abort")
             self._direct = False
@@ -261,7 +274,7 @@ class ScopeStream(Concluding):
         self.carried = stream
         if self.phase == NEW:
             self.phase = CARRIED
-        if (self._commit_hooks or self._error_hooks) and not self.closed:
+        if (self._commit_hooks or self._error_hooks) and not self._is_over:
             self._hand_hooks_to(stream)
         if self.outer is not None:
             self.outer.is_carried_by(stream)

@@ -92,9 +92,13 @@ class LoopStream(Channel, LoopWaits):
                 chunk = self._encode(data)  # only here is it known whether it begins the body
             size = len(chunk)
             full = False
-            if self._admits(size):
-                self._append(chunk)
-                full = self._room < 0
+            try:
+                if self._admits(size):
+                    self._append(chunk)
+                    full = self._room < 0
+            except (ClientDisconnected, StreamEnded):
+                self._heard = asyncio.current_task()
+                raise
         return self._wait_for_room(size) if full else ready(size, self._ready, self._loop)
 
     def _put_from_thread(self, data: Chunk) -> int | None:
@@ -139,6 +143,9 @@ class LoopStream(Channel, LoopWaits):
                     self._wait_on_thread()
         return size
 
+    def _awaits_threads(self) -> bool:
+        return self._at_work is not None
+
     def _hear_from_thread(self) -> None:
         self._asks_loop = True
 
@@ -150,14 +157,18 @@ class LoopStream(Channel, LoopWaits):
         """Wait until the reader has taken some."""
         while True:
             with self._mutex:
-                if not self._must_wait():
-                    return size
+                try:
+                    if not self._must_wait():
+                        return size
+                except (ClientDisconnected, StreamEnded):
+                    self._heard = asyncio.current_task()
+                    raise
                 turn: asyncio.Future[None] = self._loop.create_future()
                 self._writers += (self._waker(turn),)
             await turn
 
     def commit(self) -> Awaitable[None]:
-        if self._head is not None or self.closed:
+        if self._head is not None or self._is_over:
             return DONE
         me = id(asyncio.current_task())
         with self._mutex:
@@ -187,10 +198,10 @@ class LoopStream(Channel, LoopWaits):
     async def _until_hooks_returned(self) -> None:
         """Wait until the hooks that another task runs are through, or the stream is at its end."""
         milestone = asyncio.wrap_future(future_of(self, "_when_committed"))
-        if self._committing is not None and not self.closed:
+        if self._committing is not None and not self._is_over:
             awaited: list[asyncio.Future[Any]] = [self._committing, milestone]
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-        if self._head is None and not self.closed:
+        if self._head is None and not self._is_over:
             raise StreamError(HOOK_FAILED)
 
     async def _commit_after(self, waiting: Awaitable[None], committing: asyncio.Future[bool]) -> None:
@@ -210,7 +221,8 @@ class LoopStream(Channel, LoopWaits):
             committing.set_result(returned)
 
     def close(self) -> Awaitable[None]:
-        if self.closed:
+        is_here = self._at_work == id(asyncio.current_task(self._loop))
+        if self._is_over or self._puts_off_close(at_work=is_here):
             return DONE
         if self._head is None:
             committing = self.commit()

@@ -111,7 +111,7 @@ class Tended(Handing, LoopWaits):
         if self._busy or (self._crossing is not None and self._crossing.size):
             if silence >= self.options.write_timeout:
                 self.give_up(taken_for_gone(self))
-        elif not self.closed and wants_heartbeat(self, silence) and self.connected and self._ending is None:
+        elif not self._is_over and wants_heartbeat(self, silence) and self.connected and self._ending is None:
             self.beat()
 
     def beat(self) -> None:
@@ -137,7 +137,7 @@ class Tended(Handing, LoopWaits):
 
     def end_early(self, ending: StreamEnded) -> None:
         """Have the application's next message refused; whoever waits for the client hears that it left."""
-        if self.closed or self._ending is not None:
+        if self._is_over or self._ending is not None:
             return
         self._ending = ending
         self._direct = False

@@ -124,9 +124,9 @@ class ThreadStream(Channel, ThreadWaits):
     def _wait_for_hooks(self, committing: Future[bool]) -> None:
         """Wait until the hooks that another thread runs are through, or the stream is at its end."""
         awaited: list[Future[Any]] = [committing, future_of(self, "_when_committed")]
-        if not self.closed:
+        if not self._is_over:
             wait_for_futures(awaited, return_when=FIRST_COMPLETED)
-        if self._head is None and not self.closed:
+        if self._head is None and not self._is_over:
             raise StreamError(HOOK_FAILED)
 
     def commit_at_once(self) -> bool:
@@ -156,7 +156,7 @@ class ThreadStream(Channel, ThreadWaits):
             committing.set_result(returned)
 
     def close(self) -> None:
-        if self.closed:
+        if self._is_over or self._puts_off_close(at_work=self._at_work == threading.get_ident()):
             return
         self.commit()
         error = self._complete()
@@ -190,6 +190,7 @@ def run(stream: ThreadStream) -> None:
     response = stream.response
     assert response is not None
     is_entered = not response.resources
+    stream._at_work = threading.get_ident()
     try:
         if response.resources:
             with ExitStack() as opened:
@@ -202,6 +203,7 @@ def run(stream: ThreadStream) -> None:
         else:
             _produce(stream, response)
     except BaseException as error:
+        stream._at_work = None
         if not is_entered:
             close_unread(stream, response)
         try:
@@ -210,13 +212,14 @@ def run(stream: ThreadStream) -> None:
             stream._end(raisable(error))
             raise
         return
+    stream._at_work = None
     end_of_producer(stream, response)
 
 
 def end_of_producer(stream: ThreadStream, response: StreamingResponse) -> None:
     """The producer has returned: close its stream, unless it is to stay open."""
     try:
-        if response.keep_open:
+        if response.keep_open and not stream._closing:
             stream.commit()
         else:
             stream.close()

@@ -108,8 +108,11 @@ class Twin(Mirror, ResponseStream):
         self._send(commit())
 
     def close(self) -> None:
-        if self._origin.closed:
+        if self._origin._is_over:
             return  # its loop may be closed by now
+        if self._origin._puts_off_close(at_work=self._origin._awaits_threads()):
+            self._origin._hear_from_thread()
+            return
 
         async def close() -> None:
             await self._origin.close()

@@ -73,7 +73,7 @@ class ThreadWaits(ResponseStream):
     """`wait_committed` and `wait_finished` for threads."""
 
     def wait_committed(self, timeout: float | None = None) -> bool:
-        _wait(self, "_when_committed", timeout, lambda: self._head is not None or self.closed)
+        _wait(self, "_when_committed", timeout, lambda: self._head is not None or self._is_over)
         return self._head is not None
 
     def wait_finished(self, timeout: float | None = None) -> bool:
@@ -85,7 +85,7 @@ class LoopWaits(AsyncResponseStream):
     """`wait_committed` and `wait_finished` for loops."""
 
     async def wait_committed(self, timeout: float | None = None) -> bool:
-        await _await(self, "_when_committed", timeout, lambda: self._head is not None or self.closed)
+        await _await(self, "_when_committed", timeout, lambda: self._head is not None or self._is_over)
         return self._head is not None
 
     async def wait_finished(self, timeout: float | None = None) -> bool:

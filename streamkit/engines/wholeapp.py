@@ -8,6 +8,7 @@ whoever is to call them; what it writes goes through the channel of a thread str
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
@@ -73,7 +74,7 @@ class AppStream(ThreadStream):
         return hook
 
     def commit(self) -> None:
-        if self._head is None and not self.closed:
+        if self._head is None and not self._is_over:
             self._take_over()
         super().commit()
 
@@ -104,8 +105,12 @@ class AppStream(ThreadStream):
         pool.submit(lambda: context.run(self._run, app, environ))
 
     def _run(self, app: WSGIApp, environ: Environ) -> None:
+        self._at_work = threading.get_ident()
         try:
             body = app(environ, self.request_stream.start)
+            self._at_work = None
+            if self._closing and self._head is None and self.request_stream.answer is None:
+                self.close()
             if self._head is None and self._abort is None:
                 self.returned = (body,)
                 self._end(None)
@@ -115,10 +120,11 @@ class AppStream(ThreadStream):
             close_foreign(self, body)
             answer = self.request_stream.answer
             has_body = self._body in (Body.STREAM, Body.WHOLE)
-            if has_body and answer is not None and not self.closed and answer[0][:1] == "5":
+            if has_body and answer is not None and not self._is_over and answer[0][:1] == "5":
                 raise ApplicationFailed(int(answer[0][:3]))
             self.close()
         except BaseException as error:
+            self._at_work = None
             try:
                 fail(self, error, self._end)
             except BaseException:  # whatever a hook does, the reader is not left waiting

@@ -59,7 +59,17 @@ class RequestStream(Answering):
         return super()._hooks(name)
 
     def commit(self) -> None:
-        if self._head is not None or self.closed:
+        if self._head is not None or self._is_over:
+            return
+        self._commit()
+        if self._server_write is not None and self._body is Body.STREAM and not self.closed:
+            with self._lock:
+                if self._connected and not self._sent:
+                    self._give(b"")  # makes most servers send the head, as an iterable's empty chunk does
+
+    def _commit(self) -> None:
+        """Commit, and leave it to the first chunk to take the head along."""
+        if self._head is not None or self._is_over:
             return
         if self.environ is None or self.passing is not None:
             raise StreamClosed("this request is already answered: the application has returned")
@@ -81,7 +91,7 @@ class RequestStream(Answering):
         else:
             with committing:  # as long as the hooks need
                 pass
-            if self._head is None and not self.closed:
+            if self._head is None and not self._is_over:
                 raise StreamError(HOOK_FAILED)
 
     def _commit_after_hooks(self, turn: threading.Lock) -> None:
@@ -134,7 +144,7 @@ class RequestStream(Answering):
         size = len(chunk)
         if head is None:
             self._check_open(size)
-            self.commit()
+            (self._commit if size else self.commit)()
             if isinstance(data, str):
                 chunk = self._encode(data)
                 size = len(chunk)
@@ -169,7 +179,7 @@ class RequestStream(Answering):
 
     def end_early(self, ending: StreamEnded) -> None:
         """Have the application's next write refused: it runs on the server's own stack."""
-        if not self.closed and self._ending is None:
+        if not self._is_over and self._ending is None:
             self._ending = ending
             self._direct = False
 
@@ -194,14 +204,14 @@ class RequestStream(Answering):
         self._tail = chunk[-2:]
 
     def close(self) -> None:
-        if self.closed:
+        if self._is_over or self._puts_off_close(at_work=not self.has_returned):
             return
         if self._ending is not None and self._connected:
             self.say_last_words(self._ending)  # it is no whole body, though its application says so
             if self.spool is None:
                 settle(self, outcome_of(self))
             return
-        self.commit()
+        self._commit()
         error = self._shortfall()
         if error is not None:
             fail(self, error, self._end)
@@ -213,7 +223,7 @@ class RequestStream(Answering):
 
     def say_last_words(self, ending: StreamEnded) -> None:
         """End a stream that was ended from outside as its kind does, unless it has an end already."""
-        if self.closed:
+        if self._is_over:
             return
         words, clean = last_words(self, ending)
         if words and self._body is Body.STREAM:
@@ -229,7 +239,7 @@ class RequestStream(Answering):
         if carrier is not None:
             self._face_of(carrier).abort(reason)
             return
-        if self.closed:
+        if self._is_over:
             return
         self.plain = False
         self._abort = self._error = StreamAborted(reason)

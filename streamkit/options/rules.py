@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any, TypeAlias, cast, get_args
 
 from ..errors import shown
@@ -128,7 +129,7 @@ def _headers(value: Any) -> Mapping[str, str | None]:
         raise ValueError(f"wanted a mapping of header names to values, got {shown(value)}")
     for name, field in value.items():
         _field(name, "" if field is None else field)
-    return over(DEFAULT_HEADERS, value)
+    return MappingProxyType(over(DEFAULT_HEADERS, value))
 
 
 def over(below: Mapping[str, str | None], above: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -148,11 +149,11 @@ def _completion(value: Any) -> Mapping[str, Completion]:
                 f"wanted bytes, str, None or a function of (stream, error) for {media_type}, "
                 f"got {shown(completion)}"
             )
-    return {media_type.lower(): completion for media_type, completion in value.items()}
+    return MappingProxyType({media_type.lower(): completion for media_type, completion in value.items()})
 
 
 # nginx and whoever copied it: "buffering can be enabled or disabled by passing yes or no".
-DEFAULT_HEADERS: Mapping[str, str | None] = {"X-Accel-Buffering": "no"}
+DEFAULT_HEADERS: Mapping[str, str | None] = MappingProxyType({"X-Accel-Buffering": "no"})
 
 _SECONDS = "a positive number of seconds"
 _BYTES = "a positive whole number of bytes"
@@ -199,7 +200,7 @@ DEFAULTS: Mapping[str, Any] = {
     "strip": ("etag", "gzip", "cache"),
     "chunk_by_default": False,
     "compress": False,  # a secret beside what others can write shows in the length: see docs/compression.md
-    "completion": {},
+    "completion": MappingProxyType({}),
     "on_failure": "abort",
     "on_error": None,
     "on_finish": None,

@@ -110,8 +110,19 @@ class Options:
         """Options from either form, with keyword arguments over them."""
         if options is None:
             return cls.from_mapping(overrides) if overrides else _NOTHING_GIVEN
-        base = options if isinstance(options, Options) else cls._of_mapping(options)
-        return base.merged(cls.from_mapping(overrides)) if overrides else base
+        if not overrides:
+            return options if isinstance(options, Options) else cls._of_mapping(options)
+        faults: list[str] = []
+        made: list[Options] = []
+        for one in (options, overrides):
+            try:
+                made.append(one if isinstance(one, Options) else cls._of_mapping(one))
+            except OptionsError as error:
+                faults.extend(error.faults)
+        if faults:
+            raise OptionsError(faults)
+        base, over_it = made
+        return base.merged(over_it)
 
     @classmethod
     def _of_mapping(cls, mapping: Mapping[str, Any]) -> Options:
@@ -150,6 +161,8 @@ class Options:
         given = {name: getattr(self, name) for name in self.given}
         if "headers" in given:
             given["headers"] = self.given_headers
+        if "completion" in given:
+            given["completion"] = dict(self.completion)  # what cannot be changed cannot be pickled either
         return given
 
     def commit_after_for(self, media_type: str) -> float | None:
@@ -175,8 +188,9 @@ class Options:
         return partial(type(self), **self._as_given()), ()  # a frozen value cannot be filled in afterwards
 
     def __repr__(self) -> str:
-        given = ", ".join(f"{name}={getattr(self, name)!r}" for name in RULES if name in self.given)
-        return f"Options({given})"
+        values = ((name, getattr(self, name)) for name in RULES if name in self.given)
+        plain = ((name, dict(value) if isinstance(value, Mapping) else value) for name, value in values)
+        return f"Options({', '.join(f'{name}={value!r}' for name, value in plain)})"
 
 
 _NOTHING_GIVEN = Options()

@@ -53,6 +53,9 @@ def answer_of(
 
 def answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
     """The application has returned: find out what its answer is."""
+    stream.has_returned = True
+    if stream._closing and stream.answer is None:
+        stream.close()
     if stream.is_own:
         close_foreign(stream, body)
         return concluded(stream, None)
@@ -134,6 +137,7 @@ def _without_strangers(answer: Answer, carried: BaseStream, body: Any) -> Pairs:
 
 def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[bytes]:
     """End a stream that the application wrote by itself; it has returned, or raised."""
+    stream.has_returned = True
     if not stream.is_own and error is not None:
         stream.environ = None
         stream._failed = True
@@ -147,7 +151,7 @@ def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[by
         stream.say_last_words(stream._ending)
         return _sent(stream)
     has_body = stream._body in (Body.STREAM, Body.WHOLE)
-    if error is None and has_body and not stream.closed and stream.answer is not None:
+    if error is None and has_body and not stream._is_over and stream.answer is not None:
         code = int(stream.answer[0][:3]) if stream.answer[0][:3].isdigit() else 200
         if code >= 500 or stream.answer[2] is not None:
             error = ApplicationFailed(code)
