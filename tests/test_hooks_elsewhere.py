@@ -511,3 +511,27 @@ def test_who_does_not_mind_a_leave_goes_on_where_the_server_raises(own: bool) ->
         answer.through()
     assert written.is_set()
     assert answer.error is None
+
+
+def half_made(stream: Any) -> None:
+    stream.write("half")
+    raise Boom
+
+
+def test_awaited_hooks_of_the_application_run_on_its_loop_also_for_what_a_thread_makes() -> None:
+    seen: list[Any] = []
+
+    async def on_error(stream: Any, error: Exception) -> None:
+        await stream.write(", no more")
+        seen.append((type(error), asyncio.get_running_loop()))
+
+    async def on_finish(stream: Any) -> None:
+        seen.append((stream.outcome, stream.bytes_sent, asyncio.get_running_loop()))
+
+    app = streamkit.wrap(
+        streamkit.stream(half_made), {"on_error": on_error}, on_finish=on_finish, kind="asgi"
+    )
+    with AsgiServer(app) as server:
+        answer = server.request().finish()
+        assert (answer.body, answer.complete) == (b"half, no more", False)
+        assert seen == [(Boom, server.loop), ("failed", 13, server.loop)]

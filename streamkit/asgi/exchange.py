@@ -6,26 +6,18 @@ Rule: whoever is awaited here can be cut off from outside, and says so to the pr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any
 
 from ..core.context import inherited
-from ..core.framing import TOO_LONG, Body, Request, has_body
+from ..core.framing import TOO_LONG, Body
 from ..core.headers import Pairs
-from ..core.producers import Kind
-from ..core.request import KEY, NO_FIELDS, fields_of
 from ..core.response import StreamingResponse
 from ..engines import producing, thread
-from ..engines.clock import Clock, loop_clock, thread_clock
 from ..engines.coded import CodedSend
 from ..engines.ending import ASGI_LOG, forget, is_held, linger_async, needs_settling, outcome_of
-from ..engines.faces import faced
-from ..engines.hints import hints_of_scope
 from ..engines.inbox import SHORT, Inbox
 from ..engines.messages import (
     abort_transport,
     body_message,
-    can_close,
     close_after_error,
     encoded,
     heard,
@@ -34,127 +26,27 @@ from ..engines.messages import (
     spooled,
     uncancel,
 )
-from ..engines.pull import UNBOUNDED, AsyncPull
+from ..engines.pull import AsyncPull
 from ..engines.ready import turn
-from ..engines.registry import check_room, signals
 from ..engines.send import ScopeStream
 from ..engines.spool import Spool
 from ..engines.task import TaskStream, keep
 from ..engines.thread import ThreadStream
 from ..engines.waits import reached
-from ..errors import BufferLimitExceeded, ClientDisconnected, ProtocolViolation, TooManyStreams
+from ..errors import BufferLimitExceeded, ClientDisconnected
 from ..options import Options
-from ..types import EngineName, Outcome, Receive, Scope, Send
-from ..unbuffer.marker import UnmarkedSend, marked_fields
-from .answers import ChannelStream, Reader, answer_503, answer_505, commit_either, head_only, settle_either
+from ..types import Outcome, Scope
+from ..unbuffer.marker import marked_fields
+from .answers import commit_either, settle_either
+from .prepared import Prepared, clock_of
 
-_DEFAULTS = Options()
 GATHER_TURNS = 4  # turns of the loop for which events that come in each of them wait for one `send`
 
 
-def _reader(
-    response: StreamingResponse, options: Options, request: Request, engine: EngineName
-) -> tuple[ChannelStream, Reader]:
-    if engine == "thread":
-        on_thread = faced(ThreadStream, response, asynchronous=False)(options, request, ASGI_LOG, response)
-        return on_thread, on_thread
-    pulled = (
-        response.kind is Kind.ASYNC_ITERABLE
-        and response.engine is None
-        and not response.keep_open
-        # Whoever is pulled cannot be waited for, and has the context of the request's own task.
-        and options.commit_after_for(response.media_type) is None
-        and not options.excluded_context
-    )
-    if pulled:
-        stream = TaskStream(options, request, ASGI_LOG, response, UNBOUNDED)
-        return stream, AsyncPull(stream)
-    made = TaskStream if response.faces is None else faced(TaskStream, response, asynchronous=True)
-    stream = made(options, request, ASGI_LOG, response)
-    return stream, stream
-
-
-def _clock_of(stream: ChannelStream) -> Clock:
-    return thread_clock if isinstance(stream, ThreadStream) else loop_clock(stream._loop)
-
-
-def _hook_in(loop: asyncio.AbstractEventLoop | None) -> None:
-    """Stand before the server's handlers of signals, where no wrap has done so; once for each loop."""
-    clock = loop_clock(loop)
-    if not clock.hooked_in:
-        clock.hooked_in = True
-        signals.hook_in()
-
-
-class Exchange:
+class Exchange(Prepared):
     """One request whose description is being carried out: its producer, its reader, its leave."""
 
-    __slots__ = (
-        "cut_off", "inbox", "last", "marks", "producer", "puller", "reader", "receive", "root", "send",
-        "stream", "task",
-    )  # fmt: skip
-
-    stream: ChannelStream
-    reader: Reader
-    inbox: Inbox | None
-
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self.receive = receive
-        self.send = send
-        self.root = (send, receive)  # the server's own, below all layers
-        self.inbox = None
-        self.producer: asyncio.Task[None] | None = None
-        self.task: asyncio.Task[Any] | None = None  # the request's own
-        self.puller: asyncio.Task[Any] | None = None  # the same, where and while it waits for an iterable
-        self.cut_off = False
-        self.last = False  # the last message is on its way
-        self.marks = False  # the head bears a mark, which the wrap outside takes off
-
-    def _prepare(
-        self, response: StreamingResponse, scope: Scope, options: Options | None
-    ) -> Awaitable[None] | None:
-        """Make the stream; what is to be awaited in its place, where this request gets another answer."""
-        if scope["type"] != "http":
-            raise ProtocolViolation(f"a streamed response answers http requests, not {scope['type']!r}")
-        outer = scope.get(KEY)
-        carrier = outer if outer is not None and isinstance(outer, ScopeStream) else None
-        if options is None:
-            options = carrier.options if carrier is not None else _DEFAULTS
-        response.begin()
-        response = response.for_request(scope)
-        options = response.options_over(options)
-        request = Request.of_scope(scope)
-        engine = response.engine_for(app_wide=options.engine)
-        stream, self.reader = _reader(response, options, request, engine)
-        self.stream = stream
-        fields = fields_of(scope, encoding=bool(options.compress))
-        is_fresh = fields is not NO_FIELDS and stream._is_fresh_for(fields)
-        if carrier is None and options.signals:
-            _hook_in(stream._loop if isinstance(stream, TaskStream) else None)
-        if carrier is not None:
-            carrier.is_carried_by(stream)
-            if "gzip" in carrier.options.strip:
-                carrier.server_send = UnmarkedSend(carrier.server_send)
-                self.marks = True
-        if request.version < (1, 1) and options.http10 == "reject":
-            return answer_505(stream, response, self.send)
-        if (
-            is_fresh
-            or request.method == "HEAD"
-            or (response.kind.is_iterable and not has_body(response.status))
-        ):
-            return head_only(stream, response, self.send)
-        if options.max_streams is not None:
-            try:
-                check_room(stream, _clock_of(stream))
-            except TooManyStreams as error:
-                return answer_503(stream, response, self.send, error)
-        if carrier is not None:
-            self.root = carrier.root
-        if request.hangs and can_close(self.root[0]):
-            stream.request = request._replace(hangs=False)
-        stream._hints = hints_of_scope(scope, self.send, on_thread=isinstance(stream, ThreadStream))
-        return None
+    __slots__ = ()
 
     async def run(self, response: StreamingResponse, scope: Scope, options: Options | None) -> None:
         """Start the producer and send what it makes, to whatever end."""
@@ -245,7 +137,7 @@ class Exchange:
     def _start(self) -> None:
         stream, excluded = self.stream, self.stream.options.excluded_context
         try:
-            _clock_of(stream).add(stream)
+            clock_of(stream).add(stream)
         except RuntimeError:  # the machine has no thread for it
             assert stream.response is not None
             thread.close_unread(stream, stream.response)

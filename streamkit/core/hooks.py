@@ -27,13 +27,14 @@ def check_hook(name: str, hook: object, *, awaits: bool) -> None:
     """Refuse now what could not be called, or awaited, when its moment has come."""
     if not callable(hook):
         raise OptionsError([f"{name}: wanted a function, got {hook!r}"])
-    if not awaits and _is_async(hook):
+    if not awaits and is_async(hook):
         raise OptionsError(
             [f"{name}: wanted a function (a synchronous stream awaits none), got async {hook!r}"]
         )
 
 
-def _is_async(call: Any) -> bool:
+def is_async(call: Any) -> bool:
+    """Whether what this returns is to be awaited, as far as that can be known before."""
     return inspect.iscoroutinefunction(call) or (
         not inspect.isroutine(call) and inspect.iscoroutinefunction(type(call).__call__)
     )

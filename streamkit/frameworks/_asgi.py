@@ -26,9 +26,9 @@ from ..types import ASGIHeaders, Message, Receive, Scope, Send
 # nginx's word for "the client hung up before there was an answer"; nobody is there to read it.
 CLIENT_LEFT = 499
 
-# How long the end of a request waits for a producer that has not heard of its client's leave; as
-# long as a shutdown gives open streams.
-LAST_SECONDS = 5.0
+# How long the end of a request waits for a producer that has not heard of the end of its response; less
+# than a shutdown gives open streams, and than whoever reads an aborted one has to wait for its end.
+LAST_SECONDS = 4.0
 
 
 def own(description: object) -> StreamingResponse:
@@ -96,7 +96,7 @@ class LastOfProducer:
                 await asyncio.wait_for(self._over.wait(), LAST_SECONDS)
             except asyncio.TimeoutError:  # another class on CPython 3.10
                 ASGI_LOG.warning(
-                    "a producer went on for more than %g s after its client had left; what it uses is closed",
+                    "a producer went on for more than %g s after its response; what it uses is closed",
                     LAST_SECONDS,
                 )
 

@@ -127,7 +127,7 @@ def test_a_stream_without_a_clock_is_closed_and_its_end_is_told(
 ) -> None:
     clock = ThreadClock()
     monkeypatch.setattr("streamkit.engines.bodies.thread_clock", clock)
-    monkeypatch.setattr("streamkit.asgi.exchange.thread_clock", clock)
+    monkeypatch.setattr("streamkit.asgi.prepared.thread_clock", clock)
     rows, told = Rows(), []
 
     async def producer(stream: Any) -> None:
