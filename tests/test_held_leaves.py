@@ -140,6 +140,23 @@ def test_who_has_got_a_held_body_whole_has_not_left_early(way: str, body: bytes,
     assert (request.outcomes, request.sent) == (["finished"], messages)
 
 
+def test_a_layer_that_ends_its_sender_for_a_leave_amid_a_held_body_fails_nothing() -> None:
+    async def main() -> Request:
+        request = Request("listening")
+        request.goes_on.set()
+
+        async def stuck(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                request.leaves.set()
+                await asyncio.Event().wait()
+
+        request.send = stuck  # type: ignore[method-assign]
+        await request.answer()
+        return request
+
+    assert asyncio.run(main()).outcomes == ["disconnected"]
+
+
 def test_half_a_body_that_was_held_is_no_whole_one_under_wsgi() -> None:
     outcomes: list[Any] = []
     heads: list[Any] = []
