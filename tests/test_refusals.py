@@ -25,6 +25,7 @@ class Unprintable:
 
 
 REFUSED: dict[str, tuple[Callable[[], object], type[StreamKitError], str]] = {
+    "flags": (described(loop="no", keep_open="no"), OptionsError, "keep_open: wanted True.*loop: wanted"),
     "engine": (described(engine="warp"), OptionsError, "engine: wanted one of auto, thread.* got 'warp'"),
     "heartbeat_bytes": (described(heartbeat_bytes="x"), OptionsError, "wanted some bytes or None, got 'x'"),
     "no heartbeat_bytes": (described(heartbeat_bytes=b""), OptionsError, "some bytes or None, got b''"),

@@ -101,6 +101,8 @@ class StreamingResponse:
             check_hook("callback", callback, awaits=self.kind.is_async)
         if on_error is not None:
             check_hook("on_error", on_error, awaits=self.kind.is_async)
+        if keep_open or loop:
+            _check_flags(keep_open=keep_open, loop=loop)
         self.keep_open = keep_open
         self.loop = loop
         self.content_length = _length_or_none(content_length)
@@ -236,6 +238,13 @@ def _resources(resources: object, kind: Kind) -> tuple[Any, ...]:
 
 def _can(resource: object, enter: str) -> bool:
     return hasattr(type(resource), f"__{enter}__")
+
+
+def _check_flags(**flags: object) -> None:
+    """Refuse what is only true by chance, as the text "no" is."""
+    strange = {name: flag for name, flag in flags.items() if flag not in (True, False, None)}
+    if strange:
+        raise OptionsError([f"{name}: wanted True or False, got {flag!r}" for name, flag in strange.items()])
 
 
 def _length_or_none(length: object) -> int | None:
