@@ -75,15 +75,24 @@ class BaseStream(Headed, Hooked):
         """The same, where an end that was put off has not come yet."""
         return self._state in _OVER or self._outcome is not None
 
-    def _puts_off_close(self, *, at_work: bool) -> bool:
+    def _puts_off_close(self, *, for_thread: bool = False) -> bool:
         """Whether an error is on its way in the producer, so that only its end tells what this was.
 
-        `try: ... finally: stream.close()` must not make half a body whole.
+        `try: ... finally: stream.close()` must not make half a body whole. `for_thread`: in a thread
+        that the producer waits for.
         """
-        self._closing = at_work and sys.exc_info()[1] is not None
-        if self._closing:
-            self._direct = False
-        return self._closing
+        if sys.exc_info()[1] is None or not (self._awaits_threads() if for_thread else self._is_at_work()):
+            return False
+        self._closing, self._direct = True, False
+        return True
+
+    def _is_at_work(self) -> bool:
+        """Whether the producer is, in this very thread or task."""
+        raise NotImplementedError
+
+    def _awaits_threads(self) -> bool:
+        """Whether the producer is at work, and may have a thread write for it."""
+        return False
 
     @property
     def connected(self) -> bool:

@@ -199,10 +199,6 @@ class AsyncResponseStream(_WrittenFile):
         """`write` for a twin, on another thread; None where it has to be done on the loop."""
         return None
 
-    def _awaits_threads(self) -> bool:
-        """Whether its producer is at work, which may have a thread write for it."""
-        return False
-
     def _hear_from_thread(self) -> None:
         """A twin has something to say on the loop: what is written from now on comes after it."""
 

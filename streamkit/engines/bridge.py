@@ -30,6 +30,9 @@ class BridgeStream(LoopStream):
         self._ready = ready_on(self._loop)
         self._task: asyncio.Task[None] | None = None
 
+    def _worker(self) -> asyncio.Task[None] | None:
+        return self._task
+
     def _waker(self, future: asyncio.Future[None]) -> Wake:
         return partial(self._loop.call_soon_threadsafe, resolve, future)
 

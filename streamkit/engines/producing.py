@@ -42,7 +42,7 @@ async def run(stream: LoopStream) -> None:
     response = stream.response
     assert response is not None
     is_entered = not response.resources
-    stream._at_work = id(asyncio.current_task(stream._loop))
+    stream._at_work = 0  # its task tells where
     try:
         if response.resources:
             async with AsyncExitStack() as opened:

@@ -208,12 +208,11 @@ class ScopeStream(Concluding):
             self._crossing.is_open = False
 
     def close(self) -> Awaitable[None]:
-        if self._is_over or self._puts_off_close(at_work=self._is_at_work()):
+        if self._is_over or self._puts_off_close():
             return DONE
         return self._close()
 
     def _is_at_work(self) -> bool:
-        """Whether the application is, in this task."""
         if self._writer is None:
             return self.phase == NEW and self.scope is not None
         return self._writer is asyncio.current_task()

@@ -221,8 +221,7 @@ class LoopStream(Channel, LoopWaits):
             committing.set_result(returned)
 
     def close(self) -> Awaitable[None]:
-        is_here = self._at_work == id(asyncio.current_task(self._loop))
-        if self._is_over or self._puts_off_close(at_work=is_here):
+        if self._is_over or self._puts_off_close():
             return DONE
         if self._head is None:
             committing = self.commit()
@@ -233,6 +232,16 @@ class LoopStream(Channel, LoopWaits):
             self._keep(fail_async(self, error, self._end))
             raise error
         return DONE
+
+    def _is_at_work(self) -> bool:
+        if self._at_work is None:
+            return False
+        worker = self._worker()
+        return worker is None or worker is asyncio.current_task(self._loop)
+
+    def _worker(self) -> asyncio.Task[None] | None:
+        """The producer's; None until its eager start is over."""
+        raise NotImplementedError
 
     async def _close_after(self, committing: Awaitable[None]) -> None:
         try:
@@ -280,6 +289,9 @@ class TaskStream(LoopStream):
 
     # Almost nobody else wants it, and of all that can stand in a `with` it costs least.
     _new_mutex = staticmethod(cast("Callable[[], threading.Lock]", _thread.RLock))
+
+    def _worker(self) -> asyncio.Task[None] | None:
+        return None if self._carrier is None else self._carrier.producer
 
     def end_soon(self, ending: StreamEnded) -> None:
         self.end_early(ending)  # its clock strikes on its own loop, to which it is bound

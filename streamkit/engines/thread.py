@@ -156,13 +156,16 @@ class ThreadStream(Channel, ThreadWaits):
             committing.set_result(returned)
 
     def close(self) -> None:
-        if self._is_over or self._puts_off_close(at_work=self._at_work == threading.get_ident()):
+        if self._is_over or self._puts_off_close():
             return
         self.commit()
         error = self._complete()
         if error is not None:
             fail(self, error, self._end)
             raise error
+
+    def _is_at_work(self) -> bool:
+        return self._at_work == threading.get_ident()
 
     def gather(self) -> ThreadGather:
         """Where a producer of many small texts leaves them; see `core.gathering`."""

@@ -110,7 +110,7 @@ class Twin(Mirror, ResponseStream):
     def close(self) -> None:
         if self._origin._is_over:
             return  # its loop may be closed by now
-        if self._origin._puts_off_close(at_work=self._origin._awaits_threads()):
+        if self._origin._puts_off_close(for_thread=True):
             self._origin._hear_from_thread()
             return
 

@@ -204,7 +204,7 @@ class RequestStream(Answering):
         self._tail = chunk[-2:]
 
     def close(self) -> None:
-        if self._is_over or self._puts_off_close(at_work=not self.has_returned):
+        if self._is_over or self._puts_off_close():
             return
         if self._ending is not None and self._connected:
             self.say_last_words(self._ending)  # it is no whole body, though its application says so
@@ -220,6 +220,9 @@ class RequestStream(Answering):
             self._state = after(self._state, "finish")
             if self.spool is None and self._connected:
                 settle(self, outcome_of(self))
+
+    def _is_at_work(self) -> bool:
+        return not self.has_returned
 
     def say_last_words(self, ending: StreamEnded) -> None:
         """End a stream that was ended from outside as its kind does, unless it has an end already."""
