@@ -138,6 +138,8 @@ def test_a_foreign_stream_that_fails_is_completed_and_cut(foreign: Foreign, cont
     wanted = {"text/html": b"/500.html", "application/x-ndjson": b'"error"', "text/plain": b""}[content_type]
     assert wanted in ending
     assert bool(ending) == bool(wanted)
+    assert ending.count(b'"error"') == (content_type == "application/x-ndjson"), "by one wrap only"
+    assert ending.count(b"</noscript>") == (content_type == "text/html"), "by one wrap only"
     assert heard == [boom]
     assert foreign.closed == ["closed"]
 

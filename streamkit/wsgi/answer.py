@@ -100,8 +100,6 @@ def _passed_on(stream: RequestStream, body: Any) -> Iterable[bytes]:
         stream.is_page = True
         stream.note()
         return noted(stream, body, environ)
-    if stream.outer is not None:
-        stream.outer.is_carried_by(stream)
     return cared_for(stream, body, environ)
 
 

@@ -135,6 +135,8 @@ def cared_for(outer: RequestStream, body: Any, environ: Environ) -> Iterable[byt
         stream._fields = fields_of(environ, encoding=True)
     outer.passing = stream
     outer.hand_hooks_to(stream)
+    if outer.outer is not None:
+        outer.outer.is_carried_by(stream)
     stream.take_answer()
     reader = Pull(stream, None)
 
