@@ -224,7 +224,7 @@ def beats_in(connection: socket.socket) -> int:
         while part := connection.recv(65536):
             got += part
     except BlockingIOError:
-        pass
+        pass  # all that has come was read
     return sum(line.startswith(b":") for line in got.splitlines())
 
 
