@@ -186,7 +186,9 @@ def test_an_asynchronous_hook_for_all_streams_is_not_lost_in_silence_where_one_i
 
     synced(program, options={name: async_hook}).finish()
     said = [record for record in caplog.records if f"{name} hook failed" in record.getMessage()]
-    assert [type(record.exc_info[1]) for record in said if record.exc_info] == [OptionsError]
+    # Under ASGI there is the loop of the request, on which it is awaited, and fails by itself.
+    wanted = OptionsError if synced.shape.interface == "wsgi" else AssertionError
+    assert [type(record.exc_info[1]) for record in said if record.exc_info] == [wanted]
 
 
 # -- numbers that no clock knows

@@ -326,7 +326,7 @@ class Exchange(Prepared):
         """Cancel it, unless it has heard of the end by a write and tidies up: that must not be struck."""
         try:
             await turn()  # in which a write that waits hears of it
-            if self.stream._heard is producer:
+            if self.stream._heard == id(producer):
                 await asyncio.wait([producer], timeout=producing.CLEANUP_SECONDS)
         finally:
             producer.cancel()  # nothing, where it is done

@@ -42,6 +42,7 @@ class BaseStream(Headed, Hooked):
     _bom: bytes = b""  # the byte-order mark of that charset, where it has one
     _busy: bool = False  # a chunk is on its way to the client
     _direct: bool  # a chunk of bytes needs no further check
+    _awaiting_end: int = 0  # waits for the end in the producer itself: for these no close is put off
     _closing: bool = False  # its producer has closed it amid an error: whether that leaves it decides
     _tail: bytes = b"\n\n"  # the last two bytes handed over; at first, as after a blank line
     _connected: bool = True
@@ -50,7 +51,7 @@ class BaseStream(Headed, Hooked):
     _failed: bool = False  # and no hook has mended it
     _unlogged: BaseException | None = None  # of the producer, while the hooks are told
     _failing: BaseException | None = None  # the error that `fail_async` is at work on
-    _heard: Any = None  # the task whose write has heard that the stream is over
+    _heard: int | None = None  # the `id` of the task whose write has heard that the stream is over
     _cut: bool = False  # its adapter raised: no final message may follow
     _uncarried: BaseException | None = None  # what its server, or a layer, has raised when it was sent
     _lingers: bool = False  # the cut waits for the completion to be read
@@ -81,7 +82,9 @@ class BaseStream(Headed, Hooked):
         `try: ... finally: stream.close()` must not make half a body whole. `for_thread`: in a thread
         that the producer waits for.
         """
-        if sys.exc_info()[1] is None or not (self._awaits_threads() if for_thread else self._is_at_work()):
+        if sys.exc_info()[1] is None or not self._connected or self._awaiting_end:
+            return False
+        if not (self._awaits_threads() if for_thread else self._is_at_work()):
             return False
         self._closing, self._direct = True, False
         return True

@@ -165,16 +165,18 @@ class StreamingResponse:
     @overload
     def __call__(self, environ: Environ, start_response: StartResponse, /) -> Iterable[bytes]: ...
     @overload
-    def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> Awaitable[None]: ...
-    def __call__(self, *request: Any) -> Any:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]: ...
+    def __call__(self, *request: Any, **named: Any) -> Any:
         """Serve it: as a WSGI app with two arguments, as an ASGI app with three."""
+        if named.keys() == {"scope", "receive", "send"} and not request:  # as Daphne calls an application
+            return StreamingResponse._asgi(self, **named)
         if len(request) == 3:
             return StreamingResponse._asgi(self, *request)
         if len(request) == 2:
             return StreamingResponse._wsgi(self, *request)
         raise TypeError(
             "a response is called with (environ, start_response) or (scope, receive, send), "
-            f"not with {len(request)} arguments"
+            f"not with {len(request) + len(named)} arguments"
         )
 
     def __repr__(self) -> str:

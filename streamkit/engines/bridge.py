@@ -30,9 +30,6 @@ class BridgeStream(LoopStream):
         self._ready = ready_on(self._loop)
         self._task: asyncio.Task[None] | None = None
 
-    def _worker(self) -> asyncio.Task[None] | None:
-        return self._task
-
     def _waker(self, future: asyncio.Future[None]) -> Wake:
         return partial(self._loop.call_soon_threadsafe, resolve, future)
 
@@ -62,7 +59,7 @@ class BridgeStream(LoopStream):
     def _cancel(self, *, was_told: bool = False) -> None:
         if self._task is None or self._cancelled or (self._done and self._ending is None):
             return
-        if self._heard is self._task and not was_told:
+        if self._heard == id(self._task) and not was_told:
             self._loop.call_later(CLEANUP_SECONDS, partial(self._cancel, was_told=True))
             return
         self._cancelled = True  # once: a second one would strike the producer while it tidies up

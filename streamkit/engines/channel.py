@@ -55,7 +55,8 @@ class Channel(Reading):
     def _fix_head_here(self) -> None:
         self._fix_head()
         held_or_sent = self._body is Body.STREAM or self._body is Body.WHOLE
-        self._direct = held_or_sent and self._limit is None and self._connected
+        is_open = self._connected and not self._closing
+        self._direct = held_or_sent and self._limit is None and is_open
 
     def _append(self, chunk: bytes) -> None:
         """Take the chunk, and tell the reader; the mutex is held."""
@@ -105,8 +106,8 @@ class Channel(Reading):
         if self._unlogged is not None:
             log_before_close(self)
         with self._mutex:
-            if self._state is not State.COMMITTED:
-                return None
+            if self._state is not State.COMMITTED or (self._ending is not None and self._connected):
+                return None  # `end_early` is at it, and knows whether this is a good end
             error = None if self._limit is None else self._shortfall()
             if error is None:
                 if words and self._connected:

@@ -37,6 +37,7 @@ from .ending import (
 from .messages import body_message, close_after_error, heard, plain_answer, take_back, too_many
 from .phases import CARED, DROPPING, HELD, NEW, NOTED, ORDER, OVER
 from .relay import Relay
+from .task import keep
 from .waits import reached
 
 
@@ -65,7 +66,9 @@ class Concluding(Relay):
             if self._crossing is not None:
                 error = await self._crossed(self._crossing, error)
             if self._closing and error is None and self.phase == NEW:
-                await self._close_after_commit()
+                error = await self._closed_late()
+            if self._closing and self._app_failed == self._status:
+                self._app_failed = 0  # it says the same: the page of an error that was dealt with
             self._closing = False
             await self._conclude(error)
         except asyncio.CancelledError:
@@ -84,6 +87,14 @@ class Concluding(Relay):
                 _hear_of_leave(self._heading)
             if self.spool is not None:
                 self.spool.close()
+
+    async def _closed_late(self) -> BaseException | None:
+        """Close what was put off and has no head yet; what that has raised."""
+        # In a task of its own: its writer is cancelled for a leave, and the server's own must not be.
+        closing = keep(asyncio.get_running_loop().create_task(self._close_after_commit()))
+        await asyncio.wait([closing])
+        _hear_of_leave(closing)
+        return None if closing.cancelled() else closing.exception()
 
     async def _crossed(self, crossing: Crossing, error: BaseException | None) -> BaseException | None:
         """Have sent what worker threads have written; what the application has to answer for then."""

@@ -204,10 +204,10 @@ async def fail_async(
     """`fail`, awaited."""
     if stream._failing is error:
         return  # `close` has told of it already, and sees to the end
-    stream._failing = error
     stream._closing = False  # it was no good end
     if _has_no_hooks(stream, error, end):
         return
+    stream._failing = error  # not before: a leave's would hold the stream by its frames
     stream._failed, stream._unlogged = True, error  # now, for with a hook's `close` the reader ends
     if stream._failure is not error:
         await report_async(stream, error)

@@ -17,7 +17,7 @@ from ..core.base import BaseStream
 from ..core.producers import Kind, check_returned
 from ..core.response import StreamingResponse
 from .ending import fail_async, log_error, raisable, report_async
-from .task import LoopStream
+from .task import WORKING, LoopStream
 from .thread import may_go_on
 
 # From CPython 3.12 on a task may run at once, up to its first wait: most need no turn of the loop.
@@ -42,7 +42,8 @@ async def run(stream: LoopStream) -> None:
     response = stream.response
     assert response is not None
     is_entered = not response.resources
-    stream._at_work = 0  # its task tells where
+    stream._at_work = 0  # `WORKING` tells where
+    WORKING.set(id(stream))
     try:
         if response.resources:
             async with AsyncExitStack() as opened:

@@ -46,8 +46,6 @@ def wait_outside(mutex: threading.Lock, waited: Waited) -> None:
 class Carrier(Protocol):
     """Who sends what is read, where that can be interrupted."""
 
-    producer: asyncio.Task[None] | None
-
     def ended_early(self) -> None: ...
 
     def give_up(self) -> None: ...

@@ -30,7 +30,7 @@ from .async_twin import AsyncTwin
 from .clock import loop_clock
 from .concluding import Concluding
 from .crossing import Crossing
-from .ending import run_commit_hooks
+from .ending import log_before_close, run_commit_hooks
 from .handed import came_to_nothing, logged
 from .messages import body_message, encoded, request_of
 from .phases import CARRIED, HELD, NEW, OVER, OWN
@@ -208,16 +208,22 @@ class ScopeStream(Concluding):
             self._crossing.is_open = False
 
     def close(self) -> Awaitable[None]:
-        if self._is_over or self._puts_off_close():
+        if self._is_over:
+            return DONE
+        if self._puts_off_close():
+            self._hear_from_thread()  # there a thread's write is refused
             return DONE
         return self._close()
 
     def _is_at_work(self) -> bool:
         if self._writer is None:
             return self.phase == NEW and self.scope is not None
-        return self._writer is asyncio.current_task()
+        # Where the head was sent for a thread, or by `asyncio.wait_for`, that task is over.
+        return self._writer is asyncio.current_task() or self._writer.done()
 
     def _close(self) -> Awaitable[None]:
+        if self._unlogged is not None:
+            log_before_close(self)
         if self._head is None:
             return self._keep(self._close_after_commit())
         if self._ending is not None and self._connected:  # no whole body, though its application says so

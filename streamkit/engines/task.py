@@ -13,6 +13,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -35,6 +36,8 @@ from .twin import Twin
 from .waits import LoopWaits, future_of
 
 Result = TypeVar("Result")
+# The `id` of the stream whose producer is at work here, or has made this task, as `asyncio.wait_for` does.
+WORKING: ContextVar[int | None] = ContextVar("streamkit.producer", default=None)
 
 
 class Early:
@@ -97,7 +100,7 @@ class LoopStream(Channel, LoopWaits):
                     self._append(chunk)
                     full = self._room < 0
             except (ClientDisconnected, StreamEnded):
-                self._heard = asyncio.current_task()
+                self._heard = id(asyncio.current_task())
                 raise
         return self._wait_for_room(size) if full else ready(size, self._ready, self._loop)
 
@@ -161,7 +164,7 @@ class LoopStream(Channel, LoopWaits):
                     if not self._must_wait():
                         return size
                 except (ClientDisconnected, StreamEnded):
-                    self._heard = asyncio.current_task()
+                    self._heard = id(asyncio.current_task())
                     raise
                 turn: asyncio.Future[None] = self._loop.create_future()
                 self._writers += (self._waker(turn),)
@@ -221,7 +224,10 @@ class LoopStream(Channel, LoopWaits):
             committing.set_result(returned)
 
     def close(self) -> Awaitable[None]:
-        if self._is_over or self._puts_off_close():
+        if self._is_over:
+            return DONE
+        if self._puts_off_close():
+            self._hear_from_thread()  # there a thread's write is refused
             return DONE
         if self._head is None:
             committing = self.commit()
@@ -234,14 +240,7 @@ class LoopStream(Channel, LoopWaits):
         return DONE
 
     def _is_at_work(self) -> bool:
-        if self._at_work is None:
-            return False
-        worker = self._worker()
-        return worker is None or worker is asyncio.current_task(self._loop)
-
-    def _worker(self) -> asyncio.Task[None] | None:
-        """The producer's; None until its eager start is over."""
-        raise NotImplementedError
+        return self._at_work is not None and WORKING.get() == id(self)
 
     async def _close_after(self, committing: Awaitable[None]) -> None:
         try:
@@ -289,9 +288,6 @@ class TaskStream(LoopStream):
 
     # Almost nobody else wants it, and of all that can stand in a `with` it costs least.
     _new_mutex = staticmethod(cast("Callable[[], threading.Lock]", _thread.RLock))
-
-    def _worker(self) -> asyncio.Task[None] | None:
-        return None if self._carrier is None else self._carrier.producer
 
     def end_soon(self, ending: StreamEnded) -> None:
         self.end_early(ending)  # its clock strikes on its own loop, to which it is bound

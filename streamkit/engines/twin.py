@@ -112,7 +112,8 @@ class Twin(Mirror, ResponseStream):
             return  # its loop may be closed by now
         if self._origin._puts_off_close(for_thread=True):
             self._origin._hear_from_thread()
-            return
+            if self._origin._awaits_threads():  # asked again: its producer may have looked just before
+                return
 
         async def close() -> None:
             await self._origin.close()
@@ -136,6 +137,8 @@ class Twin(Mirror, ResponseStream):
         check_timeout(timeout)
         if self._origin.outcome is not None:
             return True
+        if self._origin._closing and self._origin._awaits_threads():
+            return False  # the end waits for the producer, which may wait for this thread
         return self._wait_for(self._origin.wait_finished(timeout))
 
     def stale(

@@ -8,9 +8,10 @@ makes the milestone before it looks at the flag; so none is missed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import wait as wait_for_futures
+from contextlib import contextmanager
 from threading import TIMEOUT_MAX
 from typing import Literal
 
@@ -69,6 +70,19 @@ def _bounded(timeout: float | None) -> float | None:
     return None if timeout is None else min(timeout, TIMEOUT_MAX)
 
 
+@contextmanager
+def _in_producer(stream: BaseStream) -> Iterator[bool]:
+    """Around a wait for the end; whether that waits for the producer, which is the one that waits."""
+    if not stream._is_at_work():
+        yield False
+        return
+    stream._awaiting_end += 1
+    try:
+        yield stream._closing
+    finally:
+        stream._awaiting_end -= 1
+
+
 class ThreadWaits(ResponseStream):
     """`wait_committed` and `wait_finished` for threads."""
 
@@ -77,7 +91,8 @@ class ThreadWaits(ResponseStream):
         return self._head is not None
 
     def wait_finished(self, timeout: float | None = None) -> bool:
-        _wait(self, "_when_finished", timeout, lambda: self._outcome is not None)
+        with _in_producer(self) as in_vain:
+            _wait(self, "_when_finished", timeout, lambda: in_vain or self._outcome is not None)
         return self._outcome is not None
 
 
@@ -89,5 +104,6 @@ class LoopWaits(AsyncResponseStream):
         return self._head is not None
 
     async def wait_finished(self, timeout: float | None = None) -> bool:
-        await _await(self, "_when_finished", timeout, lambda: self._outcome is not None)
+        with _in_producer(self) as in_vain:
+            await _await(self, "_when_finished", timeout, lambda: in_vain or self._outcome is not None)
         return self._outcome is not None

@@ -120,6 +120,8 @@ class AppStream(ThreadStream):
             close_foreign(self, body)
             answer = self.request_stream.answer
             has_body = self._body in (Body.STREAM, Body.WHOLE)
+            if self._closing and answer is not None and answer[0][:3] == str(self._status):
+                answer = None  # it says the same: the page of an error that was dealt with
             if has_body and answer is not None and not self._is_over and answer[0][:1] == "5":
                 raise ApplicationFailed(int(answer[0][:3]))
             self.close()

@@ -38,7 +38,7 @@ from .answering import NO_WRITE, Answering, claiming
 from .care import look_at_request
 from .clock import thread_clock
 from .coded import coded_write
-from .ending import fail, last_words, outcome_of, settle
+from .ending import fail, last_words, log_before_close, outcome_of, settle
 from .handed import came_to_nothing
 from .line import line_of
 from .registry import check_room
@@ -64,8 +64,12 @@ class RequestStream(Answering):
         self._commit()
         if self._server_write is not None and self._body is Body.STREAM and not self.closed:
             with self._lock:
-                if self._connected and not self._sent:
+                if self._connected and not self._sent and self._takes_empty():
                     self._give(b"")  # makes most servers send the head, as an iterable's empty chunk does
+
+    def _takes_empty(self) -> bool:
+        """Whether the server takes an empty chunk for one: for eventlet it is the end of a chunked body."""
+        return self.environ is not None and "eventlet.input" not in self.environ
 
     def _commit(self) -> None:
         """Commit, and leave it to the first chunk to take the head along."""
@@ -206,6 +210,8 @@ class RequestStream(Answering):
     def close(self) -> None:
         if self._is_over or self._puts_off_close():
             return
+        if self._unlogged is not None:
+            log_before_close(self)
         if self._ending is not None and self._connected:
             self.say_last_words(self._ending)  # it is no whole body, though its application says so
             if self.spool is None:

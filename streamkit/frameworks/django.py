@@ -106,6 +106,7 @@ class StreamKitMiddleware:
         if self._is_first:  # by now the server's handlers stand, whatever way it was started
             self._is_first = False
             self._hook_in()
+        _carry(request)
         if self._is_async:
             return self._call_async(request)
         try:
@@ -118,6 +119,13 @@ class StreamKitMiddleware:
 
     async def _call_async(self, request: HttpRequest) -> HttpResponseBase:
         return _in_pieces(request, _without_mark(await self._get_response(request)))
+
+
+def _carry(request: HttpRequest) -> None:
+    """The stream of `streamkit.wrap` stands in `request.META` under ASGI as it does under WSGI."""
+    scope = getattr(request, "scope", None)  # Django copies nothing of it but the headers
+    if scope is not None and KEY in scope:
+        request.META[KEY] = scope[KEY]
 
 
 def _in_pieces(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

@@ -35,6 +35,7 @@ except ImportError as error:
 
 from .. import wsgi
 from ..core.live import described, is_async_view
+from ..core.request import KEY
 from ..core.response import StreamingResponse
 from ..core.steps import StepAside
 from ..engines.ending import forget
@@ -48,6 +49,8 @@ from ._flask_templates import FlaskTemplates, add_tags
 __all__ = ["StreamKit", "live", "respond"]
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+_CONFIG = "streamkit.config"  # what `app.config["STREAMKIT"]` was, and the options made of it
 
 
 class StreamKit:
@@ -181,8 +184,7 @@ def _begun(description: StreamingResponse, environ: Environ) -> flask.Response:
         served.beside = producer.beside
     description.begin()  # it would not know of its copy's service
     watched(served, _session())
-    options: Options | None = flask.current_app.extensions.get("streamkit")
-    body: Any = wsgi.respond(served, environ, start_response, options)
+    body: Any = wsgi.respond(served, environ, start_response, _options(environ))
     status, headers = head
     responses: Any = flask.current_app.response_class
     made = _streaming(responses)(body, status=status, headers=headers)
@@ -191,6 +193,21 @@ def _begun(description: StreamingResponse, environ: Environ) -> flask.Response:
     made.direct_passthrough = True  # whoever asks for its data would wait for the end
     made.producer = producer
     return made  # type: ignore[no-any-return]
+
+
+def _options(environ: Environ) -> Options | None:
+    """Those of the extension; without it the config, over the options of `streamkit.wrap` around the app."""
+    app = flask.current_app
+    if "streamkit" in app.extensions:
+        return app.extensions["streamkit"]  # type: ignore[no-any-return]
+    given = app.config.get("STREAMKIT")
+    if given is None:
+        return None
+    read = app.extensions.get(_CONFIG)
+    if read is None or read[0] is not given:
+        read = app.extensions[_CONFIG] = (given, Options.of(given, {}))
+    outer = getattr(environ.get(KEY), "options", None)
+    return read[1] if outer is None else outer.merged(read[1])
 
 
 def live(view: View) -> View:

@@ -49,6 +49,9 @@ __all__ = ["EventStreamResponse", "Templates", "live", "respond"]
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+_VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
+_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 class _Streaming(Response):
     """A response whose body is made by a producer; its head may be changed as that of any other."""
@@ -214,18 +217,23 @@ def live(view: View) -> View:
 
     Until then it is an ordinary endpoint: it may raise `HTTPException`, or return a response.
     Synchronous endpoints run on a pooled thread. HEAD runs the endpoint up to its first write, for
-    only the endpoint knows its head. In FastAPI the other parameters are its own: dependencies,
-    path and query parameters. Raises `ProducerError`.
+    only the endpoint knows its head. In Starlette the values are those of the path, as far as the endpoint
+    names them, or takes any. In FastAPI the other parameters are its own: dependencies, path and query
+    parameters. Raises `ProducerError`.
     """
     is_async_view(view, "request", "stream")
     signature = inspect.signature(view)
     is_method = next(iter(signature.parameters)) == "self"
     name_of_request = list(signature.parameters)[is_method]
+    takes = _taken_of_path(signature, 2 + is_method)
 
     @functools.wraps(view)
     async def serve(*before: Any, **values: Any) -> Any:
         if name_of_request in values:  # as FastAPI gives it
             before = (*before, values.pop(name_of_request))
+        else:
+            path = before[-1].path_params.items()
+            values = {**{name: value for name, value in path if takes(name)}, **values}
         request = before[-1]  # a method has its instance before it
         description = described(view, before, values)
         if "session" in request.scope:
@@ -245,6 +253,16 @@ def live(view: View) -> View:
 
     serve.__signature__ = _without_stream(view, signature, is_method=is_method)  # type: ignore[attr-defined]
     return serve  # type: ignore[return-value]
+
+
+def _taken_of_path(signature: inspect.Signature, given: int) -> Callable[[str], bool]:
+    """Which values of a path the endpoint takes by name; none of its first parameters, which are `given`."""
+    parameters = list(signature.parameters.values())
+    ours = {parameter.name for parameter in parameters[:given]}
+    if any(parameter.kind is _VAR_KEYWORD for parameter in parameters):
+        return lambda name: name not in ours
+    named = {parameter.name for parameter in parameters[given:] if parameter.kind in _KEYWORD}
+    return named.__contains__
 
 
 def _without_stream(

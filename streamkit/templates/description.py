@@ -384,11 +384,15 @@ async def _awaited_texts(given: Any) -> Any:
     return _texts(await given)  # awaited where the template calls it, before it is iterated
 
 
-def chunked(template: Template, **wishes: Any) -> TemplateResponse:
+def chunked(
+    template: Template, *, options: Options | Mapping[str, Any] | None = None, **wishes: Any
+) -> TemplateResponse:
     """Describe a page from a template that is loaded already; see `Templates.chunked`.
 
-    `layout` may be a template too, or a name that the template's environment loads. Raises what
-    `Templates.chunked` raises, and `ProducerError` for the name of a template.
+    `options` are those of this response, over the app's, as in every other description (a variable of
+    the page that is called `options` goes into `context`). `layout` may be a template too, or a name that
+    the template's environment loads. Raises what `Templates.chunked` raises, and `ProducerError` for the
+    name of a template.
     """
     check_jinja()
     from jinja2 import Template as Loaded
@@ -397,4 +401,4 @@ def chunked(template: Template, **wishes: Any) -> TemplateResponse:
         raise ProducerError(
             f"wanted a jinja2.Template, got {template!r}: names are for Templates(environment).chunked"
         )
-    return Templates(template.environment).chunked(template, **wishes)
+    return Templates(template.environment, options).chunked(template, **wishes)

@@ -55,7 +55,11 @@ def answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
     """The application has returned: find out what its answer is."""
     stream.has_returned = True
     if stream._closing and stream.answer is None:
-        stream.close()
+        try:
+            stream.close()
+        except BaseException as error:  # a hook of the commit; or all streams are taken
+            close_foreign(stream, body)
+            return concluded(stream, error)
     if stream.is_own:
         close_foreign(stream, body)
         return concluded(stream, None)
@@ -151,7 +155,8 @@ def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[by
     has_body = stream._body in (Body.STREAM, Body.WHOLE)
     if error is None and has_body and not stream._is_over and stream.answer is not None:
         code = int(stream.answer[0][:3]) if stream.answer[0][:3].isdigit() else 200
-        if code >= 500 or stream.answer[2] is not None:
+        is_said = stream._closing and code == stream._status  # the page of an error that was dealt with
+        if (code >= 500 and not is_said) or stream.answer[2] is not None:
             error = ApplicationFailed(code)
     if error is None and stream.spool is not None:
         error = stream.spool.exceeded

@@ -77,6 +77,38 @@ def test_the_settings_are_the_options_of_every_stream(site: Site, kind: str) -> 
     assert finished == ["finished"]
 
 
+@VIEWS
+def test_the_stream_of_a_wrapped_site_stands_in_meta(site: Site, kind: str) -> None:
+    def stream_of(request: Any) -> Any:
+        stream = request.META["streamkit.stream"]
+        return stream.sync if site.interface == "asgi" else stream
+
+    def view(request: Any) -> Any:
+        stream_of(request).write("a")
+        return HttpResponse("dropped")
+
+    async def view_async(request: Any) -> Any:
+        if site.interface == "asgi":
+            await request.META["streamkit.stream"].write("a")
+        else:
+            request.META["streamkit.stream"].write("a")
+        return HttpResponse("dropped")
+
+    client = site.client(view if kind == "sync" else view_async, wrapped={})
+    assert client.get("/").read() == b"a"
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_synchronous_middleware_leaves_the_stream_in_meta(interface: str) -> None:
+    def view(request: Any) -> Any:
+        return HttpResponse(str("streamkit.stream" in request.META))
+
+    above = f"{__name__}.SyncOnly"
+    with Site(interface) as site:
+        client = site.client(view, wrapped={}, first=above, middleware=[OURS])
+        assert client.get("/").read() == b"True"
+
+
 def test_the_middleware_is_as_synchronous_as_the_chain_around_it() -> None:
     async def handled_async(request: Any) -> Any:
         return HttpResponse("async")

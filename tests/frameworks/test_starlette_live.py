@@ -249,15 +249,15 @@ def test_a_body_that_comes_while_the_response_leaves_is_echoed_piece_by_piece() 
 
 
 @KINDS
-def test_values_of_the_path_are_in_the_request(kind: str) -> None:
+def test_values_of_the_path_are_given_and_in_the_request(kind: str) -> None:
     """Scenario S10."""
 
-    def program(request: Any, stream: Any) -> Iterator[Any]:
-        yield f"{request.path_params['number']} {request.query_params['q']}"
+    def program(request: Any, stream: Any, number: int) -> Iterator[Any]:
+        yield f"{number} {request.path_params['number']} {request.query_params['q']}"
 
     app = Starlette(routes=[Mount("/in", app=app_of(kind, program, path="/{number:int}"))])
     with Client(app) as client:
-        assert client.get("/in/7", query="q=x").read() == b"7 x"
+        assert client.get("/in/7", query="q=x").read() == b"7 7 x"
 
 
 @KINDS
