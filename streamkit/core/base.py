@@ -42,8 +42,9 @@ class BaseStream(Headed, Hooked):
     _bom: bytes = b""  # the byte-order mark of that charset, where it has one
     _busy: bool = False  # a chunk is on its way to the client
     _direct: bool  # a chunk of bytes needs no further check
-    _awaiting_end: int = 0  # waits for the end in the producer itself: for these no close is put off
+    _awaiting_end: int = 0  # who waits for the end: for these no close is put off
     _closing: bool = False  # its producer has closed it amid an error: whether that leaves it decides
+    _closing_looks: int = 0  # of the clock since then
     _tail: bytes = b"\n\n"  # the last two bytes handed over; at first, as after a blank line
     _connected: bool = True
     _outcome: Outcome | None = None
@@ -88,6 +89,13 @@ class BaseStream(Headed, Hooked):
             return False
         self._closing, self._direct = True, False
         return True
+
+    def _has_dealt_with_it(self) -> bool:
+        """Asked by the clock: whether an error for which a close was put off would have left by now."""
+        if not self._closing:
+            return False
+        self._closing_looks += 1
+        return self._closing_looks > 1  # the first may come at once
 
     def _is_at_work(self) -> bool:
         """Whether the producer is, in this very thread or task."""

@@ -170,9 +170,9 @@ class StreamingResponse:
         """Serve it: as a WSGI app with two arguments, as an ASGI app with three."""
         if named.keys() == {"scope", "receive", "send"} and not request:  # as Daphne calls an application
             return StreamingResponse._asgi(self, **named)
-        if len(request) == 3:
+        if len(request) == 3 and not named:
             return StreamingResponse._asgi(self, *request)
-        if len(request) == 2:
+        if len(request) == 2 and not named:
             return StreamingResponse._wsgi(self, *request)
         raise TypeError(
             "a response is called with (environ, start_response) or (scope, receive, send), "

@@ -64,7 +64,8 @@ class ResponseStream(_WrittenFile):
         """Complete the response. Idempotent, and never waits. Raises `BodyTooShort`.
 
         While an error is on its way in the producer, as in `finally: stream.close()`, whether this
-        is the end shows when the producer is over: half a body must not look whole.
+        is the end shows when the producer is over, or goes on for some seconds more: half a body
+        must not look whole.
         """
 
     @abstractmethod
@@ -177,7 +178,8 @@ class AsyncResponseStream(_WrittenFile):
         """Complete the response. Idempotent, and never waits. Raises `BodyTooShort`.
 
         While an error is on its way in the producer, as in `finally: stream.close()`, whether this
-        is the end shows when the producer is over: half a body must not look whole.
+        is the end shows when the producer is over, or goes on for some seconds more: half a body
+        must not look whole.
         """
 
     @abstractmethod

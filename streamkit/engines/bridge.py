@@ -17,6 +17,7 @@ from .producing import CLEANUP_SECONDS, start
 from .reading import Wake, resolve
 from .ready import ready_on
 from .task import LoopStream, keep
+from .thread import close_told
 
 
 class BridgeStream(LoopStream):
@@ -29,6 +30,9 @@ class BridgeStream(LoopStream):
         self._loop = loop_thread.running()
         self._ready = ready_on(self._loop)
         self._task: asyncio.Task[None] | None = None
+
+    def _close_late(self) -> None:
+        self._loop.call_soon_threadsafe(close_told, self)
 
     def _waker(self, future: asyncio.Future[None]) -> Wake:
         return partial(self._loop.call_soon_threadsafe, resolve, future)

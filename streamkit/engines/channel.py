@@ -177,6 +177,8 @@ class Channel(Reading):
         """See to silence and limits; while there is nothing to send, the reader is parked."""
         if is_past(self, now):
             self.end_soon(out_of_time(self))
+        if self._has_dealt_with_it():
+            self._close_late()
         silence = silence_of(self, self._taken_bytes, now)
         if not silence:
             return
@@ -195,6 +197,10 @@ class Channel(Reading):
             self.leave()
         if stuck:
             self.give_up(taken_for_gone(self))
+
+    def _close_late(self) -> None:
+        """Close what was put off, from the clock."""
+        raise NotImplementedError
 
     def beat_now(self) -> None:
         """Send a heartbeat, where the body has one and has paused; the mutex is held."""

@@ -216,10 +216,7 @@ class ScopeStream(Concluding):
         return self._close()
 
     def _is_at_work(self) -> bool:
-        if self._writer is None:
-            return self.phase == NEW and self.scope is not None
-        # Where the head was sent for a thread, or by `asyncio.wait_for`, that task is over.
-        return self._writer is asyncio.current_task() or self._writer.done()
+        return self._awaits_threads()  # the error of any task may be on its way to the application
 
     def _close(self) -> Awaitable[None]:
         if self._unlogged is not None:

@@ -31,7 +31,7 @@ from .gather import LoopGather
 from .handed import logged
 from .reading import Wake, resolve
 from .ready import DONE, Ready, ready, ready_on
-from .thread import HOOK_FAILED, NOT_IN_HOOK
+from .thread import HOOK_FAILED, NOT_IN_HOOK, close_told
 from .twin import Twin
 from .waits import LoopWaits, future_of
 
@@ -288,6 +288,9 @@ class TaskStream(LoopStream):
 
     # Almost nobody else wants it, and of all that can stand in a `with` it costs least.
     _new_mutex = staticmethod(cast("Callable[[], threading.Lock]", _thread.RLock))
+
+    def _close_late(self) -> None:
+        close_told(self)
 
     def end_soon(self, ending: StreamEnded) -> None:
         self.end_early(ending)  # its clock strikes on its own loop, to which it is bound

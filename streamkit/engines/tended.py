@@ -21,6 +21,7 @@ from .loop import Loops
 from .messages import abort_transport, body_message
 from .spool import Spool
 from .task import keep
+from .thread import close_told
 from .waits import LoopWaits
 
 # Where the last head that was no stream's had its Content-Type, which, where its Content-Length,
@@ -105,6 +106,8 @@ class Tended(Handing, LoopWaits):
         """See to silence and limits; the application sends by itself, on this loop."""
         if is_past(self, now):
             self.end_early(out_of_time(self))
+        if self._has_dealt_with_it():
+            close_told(self)
         silence = silence_of(self, self._sent, now)
         if not silence:
             return

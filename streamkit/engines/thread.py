@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for_futures
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 from ..core.base import BaseStream
@@ -22,7 +23,8 @@ from ..core.commit import State
 from ..core.producers import Kind, check_returned
 from ..core.replay import guard_anew, guarded_by
 from ..core.response import StreamingResponse
-from ..errors import ClientDisconnected, StreamError
+from ..core.stream import AsyncResponseStream, ResponseStream
+from ..errors import BodyTooShort, ClientDisconnected, StreamError
 from ..types import Chunk
 from .channel import Channel
 from .ending import fail, log_error, outcome_of, raisable, report, settle
@@ -167,6 +169,12 @@ class ThreadStream(Channel, ThreadWaits):
     def _is_at_work(self) -> bool:
         return self._at_work == threading.get_ident()
 
+    def _close_late(self) -> None:
+        try:
+            pool.submit(partial(close_told, self))  # hooks of the commit take their time
+        except RuntimeError:
+            pass  # the machine has no thread for it now; the clock comes again
+
     def gather(self) -> ThreadGather:
         """Where a producer of many small texts leaves them; see `core.gathering`."""
         return ThreadGather(self)
@@ -176,6 +184,12 @@ class ThreadStream(Channel, ThreadWaits):
             pool.submit(lambda: settle(self, outcome_of(self)))
         except RuntimeError:  # the machine has no thread for it, and there is no second time
             settle(self, outcome_of(self))
+
+
+def close_told(stream: ResponseStream | AsyncResponseStream) -> None:
+    """Close it; a body that is too short is told of by the stream itself."""
+    with suppress(BodyTooShort):
+        stream.close()
 
 
 def start(stream: ThreadStream, context: Context) -> None:

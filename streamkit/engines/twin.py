@@ -137,8 +137,6 @@ class Twin(Mirror, ResponseStream):
         check_timeout(timeout)
         if self._origin.outcome is not None:
             return True
-        if self._origin._closing and self._origin._awaits_threads():
-            return False  # the end waits for the producer, which may wait for this thread
         return self._wait_for(self._origin.wait_finished(timeout))
 
     def stale(

@@ -71,11 +71,8 @@ def _bounded(timeout: float | None) -> float | None:
 
 
 @contextmanager
-def _in_producer(stream: BaseStream) -> Iterator[bool]:
-    """Around a wait for the end; whether that waits for the producer, which is the one that waits."""
-    if not stream._is_at_work():
-        yield False
-        return
+def _awaiting_end(stream: BaseStream) -> Iterator[bool]:
+    """Around a wait for the end, for which no close is put off; whether one was that is to come now."""
     stream._awaiting_end += 1
     try:
         yield stream._closing
@@ -91,8 +88,10 @@ class ThreadWaits(ResponseStream):
         return self._head is not None
 
     def wait_finished(self, timeout: float | None = None) -> bool:
-        with _in_producer(self) as in_vain:
-            _wait(self, "_when_finished", timeout, lambda: in_vain or self._outcome is not None)
+        with _awaiting_end(self) as was_put_off:
+            if was_put_off:
+                self.close()
+            _wait(self, "_when_finished", timeout, lambda: self._outcome is not None)
         return self._outcome is not None
 
 
@@ -104,6 +103,8 @@ class LoopWaits(AsyncResponseStream):
         return self._head is not None
 
     async def wait_finished(self, timeout: float | None = None) -> bool:
-        with _in_producer(self) as in_vain:
-            await _await(self, "_when_finished", timeout, lambda: in_vain or self._outcome is not None)
+        with _awaiting_end(self) as was_put_off:
+            if was_put_off:
+                await self.close()
+            await _await(self, "_when_finished", timeout, lambda: self._outcome is not None)
         return self._outcome is not None

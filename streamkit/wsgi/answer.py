@@ -66,7 +66,7 @@ def answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
     if stream.refused is not None:
         close_foreign(stream, body)
         return concluded(stream, stream.refused)
-    if stream.carried is not None and (stream.carried._head is None or came_to_nothing(stream.carried)):
+    if stream.carried is not None and _is_dropped(stream.carried):
         stream._take_back()  # a description that came to nothing: what was returned instead is the response
     outcome: Outcome = "failed"
     try:
@@ -84,6 +84,11 @@ def answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
         ends = outcome == "failed" or stream._is_written or stream.is_page
         if ends and is_here and needs_settling(stream):
             settle(stream, outcome)
+
+
+def _is_dropped(carried: BaseStream) -> bool:
+    """Whether the response is not what this carries; closed by now, it was closed by a layer between."""
+    return carried._head is None or carried._outcome == "disconnected" or came_to_nothing(carried)
 
 
 def _passed_on(stream: RequestStream, body: Any) -> Iterable[bytes]:
