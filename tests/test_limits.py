@@ -494,7 +494,7 @@ def test_who_hears_of_the_end_before_its_last_words_are_known_does_not_make_it_a
         until(lambda: stream.closed, within=0.2)  # it must not be, whatever time the producer has
         return "; cut"
 
-    options: Any = {"max_duration": 0.1, "completion": {"text/csv": completion}}
+    options: Any = {"max_duration": 1, "completion": {"text/csv": completion}}
     described = streamkit.stream(producer, content_type="text/csv", options=options)
     with (WsgiServer if interface == "wsgi" else AsgiServer)(described) as server:
         answer = server.request()

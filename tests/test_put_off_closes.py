@@ -255,7 +255,7 @@ def test_a_producer_that_returns_at_a_limit_makes_no_half_body_whole_while_the_l
 
     app = streamkit.stream(
         producer_async if asynchronous else producer,
-        options={"max_duration": 0.05, "completion": {"text/plain": words}},
+        options={"max_duration": 1, "completion": {"text/plain": words}},
     )
     with (WsgiServer if interface == "wsgi" else AsgiServer)(app) as server:
         answer = server.request().finish()
