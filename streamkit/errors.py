@@ -22,7 +22,7 @@
         ├── BodyTooLong, BodyTooShort              against the declared Content-Length
         ├── BufferLimitExceeded                    a whole HTTP/1.0 body over `http10_limit`
         ├── TooManyStreams                         `max_streams` are open in this process
-        └── ApplicationFailed                      the application answered 5xx after its commit
+        └── ApplicationFailed                      the application answered 4xx or 5xx after its commit
 
 Rule: facts stand in attributes, the text in `__str__`; a message says what was
 wanted and what came.
@@ -270,7 +270,7 @@ class TooManyStreams(StreamError):
 
 
 class ApplicationFailed(StreamError):
-    """The application answered with a 5xx `status` after it had committed its stream."""
+    """The application answered with an error's `status`, 4xx or 5xx, after it had committed its stream."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)

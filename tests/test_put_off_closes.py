@@ -175,6 +175,44 @@ def test_the_server_s_own_task_is_not_cancelled_by_a_late_close_for_a_client_tha
     assert outcomes == ["disconnected"]
 
 
+def test_a_late_close_ends_with_the_server_s_task() -> None:
+    sent: list[Any] = []
+    reported: list[Any] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
+        in_hook, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(stream: Any) -> None:
+            in_hook.set()
+            await goes_on.wait()
+
+        async def producer(stream: Any) -> None:
+            stream.on_commit(slow)
+            await amid_an_error_async(stream)
+
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        serving_it = asyncio.create_task(own(producer)(scope_of(), receive, send))
+        await asyncio.wait_for(in_hook.wait(), PATIENCE)
+        serving_it.cancel()
+        await asyncio.wait([serving_it], timeout=PATIENCE)
+        assert serving_it.cancelled()
+        goes_on.set()
+        others = asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[operator]
+        if others:
+            await asyncio.wait(others, timeout=PATIENCE)
+        del others
+        gc.collect()
+
+    asyncio.run(run())
+    assert (sent, reported) == ([], [])
+
+
 @ways
 @pytest.mark.parametrize("first", ["thread", "loop"])
 def test_a_thread_s_write_is_refused_after_a_close_that_was_put_off(way: str, first: str) -> None:

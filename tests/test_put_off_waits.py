@@ -140,3 +140,40 @@ def test_a_task_that_has_dealt_with_its_error_ends_the_stream_for_who_waits_for_
     with server_for(way, producer, {}) as server:
         answer = server.request().finish()
     assert (answer.body, answer.complete, answer.error) == (b"all", True, None)
+
+
+def test_whoever_waits_beside_a_producer_makes_no_half_body_whole(pushed: Serve) -> None:
+    def program(stream: Any) -> Run:
+        thread = threading.Thread(target=stream.wait_finished, daemon=True)
+        yield "half"
+        thread.start()
+        assert until(lambda: getattr(stream, "_origin", stream)._when_finished is not None)
+        try:
+            raise Boom
+        finally:
+            stream.close()
+
+    answer = pushed(program).finish()
+    assert (answer.body, answer.complete, type(answer.error)) == (b"half", False, Boom)
+
+
+@ways
+@pytest.mark.parametrize("how", ["gather", "beside"])
+def test_nor_does_a_task(way: str, how: str) -> None:
+    async def feed(stream: Any) -> None:
+        await stream.write("half")
+        await asyncio.sleep(0)  # the other waits by then
+        await closing_amid_an_error(stream)
+
+    async def producer(stream: Any) -> None:
+        if how == "gather":
+            await asyncio.gather(stream.wait_finished(), feed(stream))
+        waiting = asyncio.create_task(stream.wait_finished())
+        try:
+            await feed(stream)
+        finally:
+            waiting.cancel()
+
+    with server_for(way, producer, {}) as server:
+        answer = server.request().finish()
+    assert (answer.body, answer.complete, type(answer.error)) == (b"half", False, Boom)

@@ -8,7 +8,6 @@ that a stream nobody touches costs its engine's few attributes and no more.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from ..errors import (
@@ -22,6 +21,7 @@ from ..errors import (
     UnsupportedData,
 )
 from ..types import Chunk, Outcome
+from .closing import Closing
 from .commit import State
 from .framing import Body, has_body
 from .head import Headed
@@ -31,7 +31,7 @@ from .hooks import Hooked
 _OVER = (State.FINISHED, State.ABORTED)
 
 
-class BaseStream(Headed, Hooked):
+class BaseStream(Headed, Hooked, Closing):
     """One response: its head, its hooks and its end, without the body's journey."""
 
     ignore_disconnect: bool = False
@@ -42,9 +42,6 @@ class BaseStream(Headed, Hooked):
     _bom: bytes = b""  # the byte-order mark of that charset, where it has one
     _busy: bool = False  # a chunk is on its way to the client
     _direct: bool  # a chunk of bytes needs no further check
-    _awaiting_end: int = 0  # who waits for the end: for these no close is put off
-    _closing: bool = False  # its producer has closed it amid an error: whether that leaves it decides
-    _closing_looks: int = 0  # of the clock since then
     _tail: bytes = b"\n\n"  # the last two bytes handed over; at first, as after a blank line
     _connected: bool = True
     _outcome: Outcome | None = None
@@ -76,34 +73,6 @@ class BaseStream(Headed, Hooked):
     def _is_over(self) -> bool:
         """The same, where an end that was put off has not come yet."""
         return self._state in _OVER or self._outcome is not None
-
-    def _puts_off_close(self, *, for_thread: bool = False) -> bool:
-        """Whether an error is on its way in the producer, so that only its end tells what this was.
-
-        `try: ... finally: stream.close()` must not make half a body whole. `for_thread`: in a thread
-        that the producer waits for.
-        """
-        if sys.exc_info()[1] is None or not self._connected or self._awaiting_end:
-            return False
-        if not (self._awaits_threads() if for_thread else self._is_at_work()):
-            return False
-        self._closing, self._direct = True, False
-        return True
-
-    def _has_dealt_with_it(self) -> bool:
-        """Asked by the clock: whether an error for which a close was put off would have left by now."""
-        if not self._closing:
-            return False
-        self._closing_looks += 1
-        return self._closing_looks > 1  # the first may come at once
-
-    def _is_at_work(self) -> bool:
-        """Whether the producer is, in this very thread or task."""
-        raise NotImplementedError
-
-    def _awaits_threads(self) -> bool:
-        """Whether the producer is at work, and may have a thread write for it."""
-        return False
 
     @property
     def connected(self) -> bool:

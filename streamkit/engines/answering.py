@@ -151,7 +151,7 @@ class Answering(Handing, ThreadWaits):
             return self.release()
         self._prepare()
         status, headers = self._hooked(status, headers)
-        code = _code_of(status)
+        code = code_of(status)
         body = frame(self.request, code, endless=True, http10=self.options.http10)
         coding = self._choose_coding(headers, code, body) if self.options.compress else None
         head = finished(headers, self.options, code, body, foreign=True, default_type=None, coding=coding)
@@ -165,7 +165,7 @@ class Answering(Handing, ThreadWaits):
         """Let the stream know the application's own head, for those who ask."""
         assert self.answer is not None
         status, self._pairs, _ = self.answer
-        self._status = _code_of(status)
+        self._status = code_of(status)
         if self._headers is not None:  # asked for before there was a head: they were nobody's
             del self._headers
 
@@ -237,7 +237,7 @@ class Answering(Handing, ThreadWaits):
         turn.release()
 
 
-def _code_of(status: Any) -> int:
+def code_of(status: Any) -> int:
     """The code of a status line; 200 for what is none, which the server will refuse."""
     return int(status[:3]) if isinstance(status, str) and status[:3].isdecimal() else 200
 

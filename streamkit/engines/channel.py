@@ -177,7 +177,7 @@ class Channel(Reading):
         """See to silence and limits; while there is nothing to send, the reader is parked."""
         if is_past(self, now):
             self.end_soon(out_of_time(self))
-        if self._has_dealt_with_it():
+        if self._is_close_due():
             self._close_late()
         silence = silence_of(self, self._taken_bytes, now)
         if not silence:

@@ -67,8 +67,8 @@ class Concluding(Relay):
                 error = await self._crossed(self._crossing, error)
             if self._closing and error is None and self.phase == NEW:
                 error = await self._closed_late()
-            if self._closing and self._app_failed == self._status:
-                self._app_failed = 0  # it says the same: the page of an error that was dealt with
+            if not self._is_failure(self._app_status):
+                self._app_status = 0
             self._closing = False
             await self._conclude(error)
         except asyncio.CancelledError:
@@ -92,7 +92,10 @@ class Concluding(Relay):
         """Close what was put off and has no head yet; what that has raised."""
         # In a task of its own: its writer is cancelled for a leave, and the server's own must not be.
         closing = keep(asyncio.get_running_loop().create_task(self._close_after_commit()))
-        await asyncio.wait([closing])
+        try:
+            await asyncio.wait([closing])
+        finally:
+            closing.cancel()  # nothing, where it is done
         _hear_of_leave(closing)
         return None if closing.cancelled() else closing.exception()
 
@@ -183,8 +186,8 @@ class Concluding(Relay):
 
     def _unfinished(self) -> BaseException | None:
         """What an application that has returned left undone."""
-        if self._app_failed and not self.closed and self._body in (Body.STREAM, Body.WHOLE):
-            return ApplicationFailed(self._app_failed)
+        if self._app_status and not self.closed and self._body in (Body.STREAM, Body.WHOLE):
+            return ApplicationFailed(self._app_status)
         if self.phase == CARED and self._connected and not self._ended:
             return ProtocolViolation(
                 "the application returned before the last http.response.body of its stream: wanted one "

@@ -129,9 +129,8 @@ class Relay(Noted):
             self.phase = CARRYING
             return self.server_send(self._without_strangers(message))
         if self.phase == OWN:  # written by our own stream: theirs is dropped
-            status = message.get("status", 200)
-            if kind == "http.response.start" and status >= 500:
-                self._app_failed = status
+            if kind == "http.response.start":
+                self._app_status = message.get("status", 200)
             return nothing()
         if kind == "http.response.body" and self.phase in (HELD, CARED):
             chunk = message.get("body")

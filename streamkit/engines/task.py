@@ -229,6 +229,9 @@ class LoopStream(Channel, LoopWaits):
         if self._puts_off_close():
             self._hear_from_thread()  # there a thread's write is refused
             return DONE
+        return self._close()
+
+    def _close(self) -> Awaitable[None]:
         if self._head is None:
             committing = self.commit()
             if self._head is None:  # hooks of the commit run first

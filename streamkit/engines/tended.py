@@ -54,7 +54,7 @@ class Tended(Handing, LoopWaits):
     _is_last: bool = False  # the application's last message is on its way
     _beating: asyncio.Task[None] | None = None  # the last heartbeat
     _cut_off: int = 0  # how often
-    _app_failed: int = 0
+    _app_status: int = 0  # of the answer that the application gave beside our own stream
     _ended: bool = False
     _turns: int = 0
     _sent: int = 0
@@ -106,7 +106,7 @@ class Tended(Handing, LoopWaits):
         """See to silence and limits; the application sends by itself, on this loop."""
         if is_past(self, now):
             self.end_early(out_of_time(self))
-        if self._has_dealt_with_it():
+        if self._is_close_due():
             close_told(self)
         silence = silence_of(self, self._sent, now)
         if not silence:

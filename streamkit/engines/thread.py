@@ -158,8 +158,10 @@ class ThreadStream(Channel, ThreadWaits):
             committing.set_result(returned)
 
     def close(self) -> None:
-        if self._is_over or self._puts_off_close():
-            return
+        if not (self._is_over or self._puts_off_close()):
+            self._close()
+
+    def _close(self) -> None:
         self.commit()
         error = self._complete()
         if error is not None:
@@ -170,10 +172,7 @@ class ThreadStream(Channel, ThreadWaits):
         return self._at_work == threading.get_ident()
 
     def _close_late(self) -> None:
-        try:
-            pool.submit(partial(close_told, self))  # hooks of the commit take their time
-        except RuntimeError:
-            pass  # the machine has no thread for it now; the clock comes again
+        close_soon(self)
 
     def gather(self) -> ThreadGather:
         """Where a producer of many small texts leaves them; see `core.gathering`."""
@@ -184,6 +183,14 @@ class ThreadStream(Channel, ThreadWaits):
             pool.submit(lambda: settle(self, outcome_of(self)))
         except RuntimeError:  # the machine has no thread for it, and there is no second time
             settle(self, outcome_of(self))
+
+
+def close_soon(stream: ResponseStream) -> None:
+    """`close_told` for a clock, which must not wait for what hooks do."""
+    try:
+        pool.submit(partial(close_told, stream))
+    except RuntimeError:
+        pass  # the machine has no thread for it now; the clock comes again
 
 
 def close_told(stream: ResponseStream | AsyncResponseStream) -> None:

@@ -8,10 +8,9 @@ makes the milestone before it looks at the flag; so none is missed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import wait as wait_for_futures
-from contextlib import contextmanager
 from threading import TIMEOUT_MAX
 from typing import Literal
 
@@ -70,41 +69,37 @@ def _bounded(timeout: float | None) -> float | None:
     return None if timeout is None else min(timeout, TIMEOUT_MAX)
 
 
-@contextmanager
-def _awaiting_end(stream: BaseStream) -> Iterator[bool]:
-    """Around a wait for the end, for which no close is put off; whether one was that is to come now."""
-    stream._awaiting_end += 1
-    try:
-        yield stream._closing
-    finally:
-        stream._awaiting_end -= 1
-
-
 class ThreadWaits(ResponseStream):
     """`wait_committed` and `wait_finished` for threads."""
+
+    def _close(self) -> None:
+        """What `close` does when it is not put off."""
+        raise NotImplementedError
 
     def wait_committed(self, timeout: float | None = None) -> bool:
         _wait(self, "_when_committed", timeout, lambda: self._head is not None or self._is_over)
         return self._head is not None
 
     def wait_finished(self, timeout: float | None = None) -> bool:
-        with _awaiting_end(self) as was_put_off:
-            if was_put_off:
-                self.close()
-            _wait(self, "_when_finished", timeout, lambda: self._outcome is not None)
+        if self._closing and self._is_at_work() and not self._is_over:
+            self._close()  # it waits for that very end
+        _wait(self, "_when_finished", timeout, lambda: self._outcome is not None)
         return self._outcome is not None
 
 
 class LoopWaits(AsyncResponseStream):
     """`wait_committed` and `wait_finished` for loops."""
 
+    def _close(self) -> Awaitable[None]:
+        """What `close` does when it is not put off."""
+        raise NotImplementedError
+
     async def wait_committed(self, timeout: float | None = None) -> bool:
         await _await(self, "_when_committed", timeout, lambda: self._head is not None or self._is_over)
         return self._head is not None
 
     async def wait_finished(self, timeout: float | None = None) -> bool:
-        with _awaiting_end(self) as was_put_off:
-            if was_put_off:
-                await self.close()
-            await _await(self, "_when_finished", timeout, lambda: self._outcome is not None)
+        if self._closing and self._is_at_work() and not self._is_over:
+            await self._close()  # it waits for that very end
+        await _await(self, "_when_finished", timeout, lambda: self._outcome is not None)
         return self._outcome is not None

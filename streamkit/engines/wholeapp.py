@@ -19,6 +19,7 @@ from ..core.framing import Body
 from ..core.hooks import Hook
 from ..errors import ApplicationFailed, StreamError, TooManyStreams
 from ..types import Environ, WSGIApp
+from .answering import code_of
 from .clock import thread_clock
 from .ending import close_foreign, fail, raisable
 from .handed import came_to_nothing
@@ -120,10 +121,10 @@ class AppStream(ThreadStream):
             close_foreign(self, body)
             answer = self.request_stream.answer
             has_body = self._body in (Body.STREAM, Body.WHOLE)
-            if self._closing and answer is not None and answer[0][:3] == str(self._status):
-                answer = None  # it says the same: the page of an error that was dealt with
-            if has_body and answer is not None and not self._is_over and answer[0][:1] == "5":
-                raise ApplicationFailed(int(answer[0][:3]))
+            if has_body and answer is not None and not self._is_over:
+                code = code_of(answer[0])
+                if self._is_failure(code):
+                    raise ApplicationFailed(code)
             self.close()
         except BaseException as error:
             self._at_work = None

@@ -43,7 +43,7 @@ from .handed import came_to_nothing
 from .line import line_of
 from .registry import check_room
 from .spool import Spool
-from .thread import HOOK_FAILED, NOT_IN_HOOK
+from .thread import HOOK_FAILED, NOT_IN_HOOK, close_soon
 from .waits import reached
 
 ANSWERED = "this request is already answered by another stream"
@@ -180,6 +180,8 @@ class RequestStream(Answering):
 
     def _look(self, now: float) -> None:
         look_at_request(self, now)
+        if self._is_close_due() and self._head is not None:  # a head is the server's thread's to send
+            close_soon(self)
 
     def end_early(self, ending: StreamEnded) -> None:
         """Have the application's next write refused: it runs on the server's own stack."""
@@ -208,8 +210,10 @@ class RequestStream(Answering):
         self._tail = chunk[-2:]
 
     def close(self) -> None:
-        if self._is_over or self._puts_off_close():
-            return
+        if not (self._is_over or self._puts_off_close()):
+            self._close()
+
+    def _close(self) -> None:
         if self._unlogged is not None:
             log_before_close(self)
         if self._ending is not None and self._connected:

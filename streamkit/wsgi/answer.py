@@ -11,7 +11,7 @@ from typing import Any
 from ..core.base import BaseStream
 from ..core.framing import Body
 from ..core.headers import IDENTITY, Pairs, is_streaming, value_of
-from ..engines.answering import Answer
+from ..engines.answering import Answer, code_of
 from ..engines.bodies import HeldBody, plain_answer, refuse, too_many
 from ..engines.coded import CodedRest
 from ..engines.ending import (
@@ -159,9 +159,8 @@ def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[by
         return _sent(stream)
     has_body = stream._body in (Body.STREAM, Body.WHOLE)
     if error is None and has_body and not stream._is_over and stream.answer is not None:
-        code = int(stream.answer[0][:3]) if stream.answer[0][:3].isdigit() else 200
-        is_said = stream._closing and code == stream._status  # the page of an error that was dealt with
-        if (code >= 500 and not is_said) or stream.answer[2] is not None:
+        code = code_of(stream.answer[0])
+        if stream._is_failure(code) or stream.answer[2] is not None:
             error = ApplicationFailed(code)
     if error is None and stream.spool is not None:
         error = stream.spool.exceeded
