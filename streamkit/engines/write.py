@@ -180,7 +180,8 @@ class RequestStream(Answering):
 
     def _look(self, now: float) -> None:
         look_at_request(self, now)
-        if self._is_close_due() and self._head is not None:  # a head is the server's thread's to send
+        # Its client gets the end from the server's thread, as it does a head: this is for who waits beside.
+        if self._is_close_due() and self._head is not None and self._when_finished is not None:
             close_soon(self)
 
     def end_early(self, ending: StreamEnded) -> None:
