@@ -127,6 +127,7 @@ class RequestStream(Answering):
         status, pairs = self._head
         if self._body is Body.WHOLE:
             self.spool = Spool(self.options.http10_limit, self._coder_if_any())
+            thread_clock.add(self)
             return
         self._server_write = self._start_server(status_line(status), pairs, None)
         if self._server_write is None:

@@ -188,6 +188,7 @@ def _sent(stream: RequestStream) -> Iterable[bytes]:
         settle(stream, "failed")
         return refuse(stream.start_response, failure, spool)
     if spool is not None and failure is None and stream._head is not None:
+        stream._go_home()  # it is complete: nothing has to be done for it but to be sent
         spool.complete()
         status, pairs = stream._head
         stream.start_response(status_line(status), [*pairs, ("Content-Length", str(spool.size))])
