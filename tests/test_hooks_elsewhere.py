@@ -16,7 +16,7 @@ import streamkit
 from streamkit import ClientDisconnected, OptionsError, StreamError
 from streamkit.core.head import HTTP11
 from streamkit.engines.async_twin import on_loop
-from streamkit.engines.ending import WSGI_LOG
+from streamkit.engines.logs import WSGI_LOG
 from streamkit.engines.thread import ThreadStream
 
 KEY = "streamkit.stream"

@@ -13,8 +13,10 @@ from ..core.headers import Pairs
 from ..core.response import StreamingResponse
 from ..engines import producing, thread
 from ..engines.coded import CodedSend
-from ..engines.ending import ASGI_LOG, forget, is_held, linger_async, needs_settling, outcome_of
+from ..engines.ending import forget, linger_async, needs_settling, outcome_of
 from ..engines.inbox import SHORT, Inbox
+from ..engines.last_words import is_held
+from ..engines.logs import ASGI_LOG
 from ..engines.messages import (
     abort_transport,
     body_message,

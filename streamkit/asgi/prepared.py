@@ -16,10 +16,10 @@ from ..core.request import KEY, NO_FIELDS, fields_of
 from ..core.response import StreamingResponse
 from ..engines.async_twin import on_loop
 from ..engines.clock import Clock, loop_clock, thread_clock
-from ..engines.ending import ASGI_LOG
 from ..engines.faces import faced
 from ..engines.hints import hints_of_scope
 from ..engines.inbox import Inbox
+from ..engines.logs import ASGI_LOG
 from ..engines.messages import can_close
 from ..engines.pull import UNBOUNDED, AsyncPull
 from ..engines.registry import check_room, signals

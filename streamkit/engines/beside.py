@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from ..core.gathering import Ready
 from ..errors import ClientDisconnected, StreamClosed
-from .ending import log_error, log_of
+from .logs import log_error, log_of
 from .pool import pool
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from ..types import Outcome, StartResponse
 from . import producing, thread
 from .bridge import BridgeStream
 from .clock import thread_clock
-from .ending import WSGI_LOG, linger, outcome_of, settle, settle_async
+from .ending import linger, outcome_of, settle, settle_async
+from .logs import WSGI_LOG
 from .pull import Pull
 from .registry import RETRY_AFTER, TOO_MANY, check_room
 from .spool import Spool

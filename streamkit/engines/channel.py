@@ -25,9 +25,11 @@ from ..errors import (
 )
 from ..types import Outcome
 from .care import heartbeat_of, is_past, out_of_time, silence_of, taken_for_gone, wants_heartbeat
-from .ending import last_words, log_before_close, log_of, said_after
+from .ending import log_before_close
 from .hints import Hints
+from .last_words import last_words, said_after
 from .line import Line
+from .logs import log_of
 from .pool import pool
 from .reading import Reading, wait_outside
 from .waits import reached

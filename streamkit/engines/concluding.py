@@ -22,18 +22,17 @@ from ..errors import (
 )
 from .crossing import Crossing
 from .ending import (
-    ASGI_LOG,
     fail_async,
     finished,
     forget,
     is_caused_by,
     is_end_of,
-    last_words,
     linger_async,
-    log_error,
     outcome_of,
     settle_async,
 )
+from .last_words import last_words
+from .logs import ASGI_LOG, log_error
 from .messages import body_message, close_after_error, heard, plain_answer, take_back, too_many
 from .phases import CARED, DROPPING, HELD, NEW, NOTED, ORDER, OVER
 from .relay import Relay

@@ -4,28 +4,26 @@ Twins: `fail` and `settle` call application code from a thread, `fail_async` and
 `settle_async` from a loop.
 
 Rule: each error after the commit is reported once; a hook that raises is logged and the
-stream still ends; what the server will raise and log itself is not logged here.
+stream still ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..core.base import BaseStream
 from ..core.causes import grouped_in, says
-from ..core.completion import ENDS_CLEANLY, completion_for, farewell
 from ..core.framing import Body
-from ..core.headers import media_type_of
 from ..core.steps import StepAside
 from ..core.stream import AsyncResponseStream, ResponseStream
-from ..errors import ClientDisconnected, OptionsError, StreamClosed, StreamEnded
+from ..errors import ClientDisconnected, OptionsError, StreamClosed
 from ..types import Outcome
+from .last_words import completion_of, ends_cleanly, is_held
+from .logs import log_error
 from .waits import reached
 
 # Browsers drop a last chunk that they have not parsed when the cut arrives: measured with
@@ -34,23 +32,6 @@ from .waits import reached
 # 500 ms none; but a thread that waits is a thread that serves nobody.
 LINGER_SECONDS = 0.2
 LINGER_ASYNC_SECONDS = 0.5
-
-WSGI_LOG = logging.getLogger("streamkit.wsgi")
-ASGI_LOG = logging.getLogger("streamkit.asgi")
-
-
-def log_of(stream: BaseStream) -> logging.Logger:
-    """The log of the interface that carries this stream."""
-    log: logging.Logger = getattr(stream, "_log", WSGI_LOG)
-    return log
-
-
-def log_error(stream: BaseStream, what: str, error: BaseException) -> None:
-    """Log an error that nobody else will see."""
-    if isinstance(error, ClientDisconnected):
-        log_of(stream).debug("%s: the client has left", what)
-    else:
-        log_of(stream).error("%s", what, exc_info=error)
 
 
 def raisable(error: BaseException) -> BaseException:
@@ -111,70 +92,10 @@ def close_foreign(stream: BaseStream, body: Any) -> None:
             log_error(stream, "closing what the application returned failed", error)
 
 
-def is_held(stream: BaseStream) -> bool:
-    """Whether nothing has reached the client yet, so that an error is still a real 500."""
-    return stream._head is None or stream._body is Body.WHOLE
-
-
-def ends_cleanly(stream: BaseStream, error: BaseException) -> bool:
-    """Whether a body that ends with this error may look whole."""
-    if is_held(stream):
-        return False
-    options = stream.options
-    if options.on_failure == "finish" or (stream.request.hangs and "on_failure" not in options.given):
-        return True
-    if media_type_of(stream.content_type) in ENDS_CLEANLY:
-        return True
-    response = stream.response
-    # What has no end of its own cannot be taken for whole.
-    if not isinstance(error, StreamEnded) or response is None or response.is_file:
-        return False
-    return response.keep_open or response.loop
-
-
-def last_words(stream: BaseStream, ending: StreamEnded) -> tuple[bytes, bool]:
-    """What a stream that is ended early sends last, and whether the end after it is clean."""
-    if is_held(stream):
-        return b"", False
-    if media_type_of(stream.content_type) == "text/event-stream" and stream._limit is None:
-        said = stream.response.last_words(ending.outcome) if stream.response is not None else b""
-        return said_after(stream.tail, said) + farewell(ending, random.random(), stream.tail), True
-    words, clean = _completion(stream, ending)
-    try:
-        return (stream._encode(words) if words else b""), clean
-    except Exception as fault:  # not to be encoded, or no text at all
-        log_error(stream, "a completion failed", fault)
-        return b"", clean
-
-
-def said_after(tail: bytes, said: bytes) -> bytes:
-    """The last event, after these bytes: a line that is cut in two must not become part of its name."""
-    return b"\n" + said if said and not tail.endswith((b"\n", b"\r")) else said
-
-
 def is_end_of(stream: BaseStream, error: BaseException | None) -> bool:
     """Whether this error says, to whoever wrote, that the stream was ended early, or refused."""
     ending = stream._ending or getattr(stream, "_refusal", None)
     return ending is not None and says(error, lambda one: one is ending)
-
-
-def _completion(stream: BaseStream, error: BaseException) -> tuple[bytes | str | None, bool]:
-    """What to write after this error, and whether the end after it is clean."""
-    assert stream._head is not None
-    content_type = next((v for n, v in stream._head[1] if n.lower() == "content-type"), "")
-    clean = ends_cleanly(stream, error)
-    if stream._limit is not None or stream._body is not Body.STREAM:
-        return None, clean and stream._limit is None
-    try:
-        words = completion_for(content_type, stream.options.completion, stream, error)
-        said = stream.response.last_words("failed") if stream.response is not None else b""
-        if not said:
-            return words, clean
-        completed = stream._encode(words or "")
-        return completed + said_after(completed or stream.tail, said), clean
-    except Exception as fault:
-        log_error(stream, "a completion failed", fault)
-        return None, clean
 
 
 def fail(stream: ResponseStream, error: BaseException, end: Callable[[BaseException | None], None]) -> None:
@@ -187,7 +108,7 @@ def fail(stream: ResponseStream, error: BaseException, end: Callable[[BaseExcept
         report(stream, error)
     if _is_over(stream, error, end):
         return
-    text, clean = _completion(stream, error)
+    text, clean = completion_of(stream, error)
     if text:
         try:
             stream.write(text)
@@ -213,7 +134,7 @@ async def fail_async(
         await report_async(stream, error)
     if _is_over(stream, error, end):
         return
-    text, clean = _completion(stream, error)
+    text, clean = completion_of(stream, error)
     if text:
         try:
             await stream.write(text)

@@ -23,7 +23,8 @@ from ..core.gathering import Ready
 from ..types import Chunk
 from .beside import LoopBeside, ThreadBeside
 from .clock import ThreadClock
-from .ending import log_error, report, report_async
+from .ending import report, report_async
+from .logs import log_error
 from .pool import pool
 
 if TYPE_CHECKING:

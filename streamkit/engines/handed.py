@@ -18,7 +18,7 @@ from ..core.commit import State
 from ..core.framing import Body
 from ..core.hooks import Hook, Hooked, check_hook
 from ..core.stream import AsyncResponseStream, ResponseStream
-from .ending import log_error
+from .logs import log_error
 
 
 class Handed:

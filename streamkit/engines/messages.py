@@ -14,7 +14,7 @@ from ..core.headers import Pairs
 from ..core.shared import Shared
 from ..errors import TooManyStreams
 from ..types import ASGIHeaders, Message, Receive, Scope, Send
-from .ending import ASGI_LOG
+from .logs import ASGI_LOG
 from .registry import RETRY_AFTER, TOO_MANY
 from .spool import Spool
 

@@ -16,7 +16,8 @@ from typing import Any
 from ..core.base import BaseStream
 from ..core.producers import Kind, check_returned
 from ..core.response import StreamingResponse
-from .ending import fail_async, log_error, raisable, report_async
+from .ending import fail_async, raisable, report_async
+from .logs import log_error
 from .task import WORKING, LoopStream
 from .thread import may_go_on
 

@@ -24,7 +24,8 @@ from typing import Any
 from ..errors import ClientDisconnected, ProtocolViolation, StreamClosed
 from ..types import Chunk
 from . import producing, thread
-from .ending import fail, fail_async, log_error
+from .ending import fail, fail_async
+from .logs import log_error
 from .ready import turn
 from .task import TaskStream
 from .thread import ThreadStream

@@ -18,7 +18,7 @@ from ..core.commit import State
 from ..core.framing import Body, Request
 from ..core.response import StreamingResponse
 from ..options import Options
-from .ending import log_error
+from .logs import log_error
 
 Wake: TypeAlias = Callable[[], object]
 

@@ -14,9 +14,9 @@ from ..types import Message, Receive, Scope, Send
 from .care import heartbeat_of, is_past, out_of_time, silence_of, taken_for_gone, wants_heartbeat
 from .clock import loop_clock
 from .crossing import Crossing
-from .ending import ASGI_LOG
 from .handed import Handing
 from .inbox import Inbox
+from .logs import ASGI_LOG
 from .loop import Loops
 from .messages import abort_transport, body_message
 from .spool import Spool

@@ -27,8 +27,9 @@ from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import BodyTooShort, ClientDisconnected, StreamError
 from ..types import Chunk
 from .channel import Channel
-from .ending import fail, log_error, outcome_of, raisable, report, settle
+from .ending import fail, outcome_of, raisable, report, settle
 from .gather import ThreadGather
+from .logs import log_error
 from .pool import pool
 from .waits import ThreadWaits, future_of, reached
 

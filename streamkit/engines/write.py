@@ -38,8 +38,9 @@ from .answering import NO_WRITE, Answering, claiming
 from .care import look_at_request
 from .clock import thread_clock
 from .coded import coded_write
-from .ending import fail, last_words, log_before_close, outcome_of, settle
+from .ending import fail, log_before_close, outcome_of, settle
 from .handed import came_to_nothing
+from .last_words import last_words
 from .line import line_of
 from .registry import check_room
 from .spool import Spool

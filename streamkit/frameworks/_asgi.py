@@ -16,8 +16,8 @@ from typing import Any
 from .. import asgi
 from ..core.headers import Pairs
 from ..core.response import StreamingResponse
-from ..engines.ending import ASGI_LOG
 from ..engines.inbox import Inbox
+from ..engines.logs import ASGI_LOG
 from ..errors import ClientDisconnected, ProducerError
 from ..options import Options
 from ..templates import TemplateResponse

@@ -14,18 +14,9 @@ from ..core.headers import IDENTITY, Pairs, is_streaming, value_of
 from ..engines.answering import Answer, code_of
 from ..engines.bodies import HeldBody, plain_answer, refuse, too_many
 from ..engines.coded import CodedRest
-from ..engines.ending import (
-    WSGI_LOG,
-    close_foreign,
-    fail,
-    is_end_of,
-    linger,
-    log_error,
-    needs_settling,
-    outcome_of,
-    settle,
-)
+from ..engines.ending import close_foreign, fail, is_end_of, linger, needs_settling, outcome_of, settle
 from ..engines.handed import came_to_nothing
+from ..engines.logs import WSGI_LOG, log_error
 from ..engines.write import RequestStream
 from ..errors import (
     ApplicationFailed,

@@ -15,10 +15,10 @@ from ..core.response import StreamingResponse, carried_out_by
 from ..engines import thread
 from ..engines.bodies import ChannelStream, Reader, discard, head_only, reject, started
 from ..engines.bridge import BridgeStream
-from ..engines.ending import WSGI_LOG
 from ..engines.faces import faced
 from ..engines.hints import hints_of_environ
 from ..engines.line import line_of
+from ..engines.logs import WSGI_LOG
 from ..engines.pull import UNBOUNDED, Pull
 from ..engines.thread import ThreadStream
 from ..engines.wholeapp import AppStream

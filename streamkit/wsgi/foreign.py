@@ -16,8 +16,8 @@ from ..core.request import fields_of
 from ..core.response import StreamingResponse
 from ..engines.answering import Answer
 from ..engines.bodies import discard, head_only, reject, started
-from ..engines.ending import WSGI_LOG
 from ..engines.line import line_of
+from ..engines.logs import WSGI_LOG
 from ..engines.pull import UNBOUNDED, Pull
 from ..engines.thread import ThreadStream
 from ..engines.write import RequestStream

@@ -11,8 +11,9 @@ from contextvars import copy_context
 from ..core.framing import Request
 from ..core.request import KEY, fields_of
 from ..engines.bodies import started
-from ..engines.ending import WSGI_LOG, close_foreign, settle
+from ..engines.ending import close_foreign, settle
 from ..engines.line import line_of
+from ..engines.logs import WSGI_LOG
 from ..engines.waits import reached
 from ..engines.wholeapp import AppStream
 from ..engines.write import RequestStream
