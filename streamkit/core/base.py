@@ -67,7 +67,7 @@ class BaseStream(Headed, Hooked, Closing):
     @property
     def closed(self) -> bool:
         """Whether nothing more can be written: closed, aborted, or ended by the server."""
-        return self._closing or self._is_over
+        return self._put_off is not None or self._is_over
 
     @property
     def _is_over(self) -> bool:
@@ -146,7 +146,7 @@ class BaseStream(Headed, Hooked, Closing):
             raise self._ending
         if self._abort is not None:
             raise StreamClosed(f"cannot write to a closed stream: {self._abort}")
-        if (self._closing or self._state in _OVER or self._outcome is not None) and self._connected:
+        if self.closed and self._connected:
             raise StreamClosed("cannot write to a closed stream")
         if size and self._status != 200 and not has_body(self._status):
             raise BodyNotAllowed(self._status)

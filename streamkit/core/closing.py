@@ -2,23 +2,41 @@
 
 `try: ... finally: stream.close()` must not make half a body whole. So this close is put off until
 the producer is over: it failed, or had dealt with its error. A producer that goes on, and may wait
-for that very end, has dealt with it when it waits by `wait_finished`, or the clock has looked twice.
+for that very end, has dealt with it when it waits by `wait_finished`, or after `LEAVES_WITHIN`.
 
-Rule: only a close of the producer's own is put off, and nothing is written after it.
+Rule: nothing is written after it, and it is brought about once.
 """
 
 from __future__ import annotations
 
 import sys
+from contextvars import copy_context
 
-LOOKS = 2  # of the clock, until an error would have left; the first may come at once
+LEAVES_WITHIN = 0.9  # seconds from the clock's first look to the one that takes an error for dealt with
+
+
+class PutOff:
+    """A close that waits for what becomes of an error."""
+
+    __slots__ = ("closer", "context", "is_late", "since")
+
+    def __init__(self, closer: object) -> None:
+        self.closer = closer  # the thread or the task that has asked for it
+        self.context = copy_context()  # for the hooks of an end that the clock brings
+        self.is_late = False  # the clock has brought it, while the producer went on
+        self.since: float | None = None  # the clock's first look
+
+    def is_due(self, now: float) -> bool:
+        """Asked at each look of the clock: whether its error would have left by now."""
+        if self.since is None:
+            self.since = now
+        return now - self.since >= LEAVES_WITHIN
 
 
 class Closing:
     """What a stream knows of a close that was put off; `BaseStream` is the one there is."""
 
-    _closing: bool = False  # it was asked to close, and has not done so
-    _looks: int = 0  # of the clock since then
+    _put_off: PutOff | None = None
 
     # Set by the stream, which has a default for each.
     _connected: bool
@@ -31,25 +49,35 @@ class Closing:
             return False
         if not (self._awaits_threads() if for_thread else self._is_at_work()):
             return False
-        self._closing, self._direct = True, False
+        self._put_off, self._direct = PutOff(self._here()), False
         return True
 
-    def _is_close_due(self) -> bool:
-        """Asked at each look of the clock: whether there is a close, and no error any more."""
-        if not self._closing:
-            return False
-        self._looks += 1
-        return self._looks >= LOOKS
+    def _is_close_due(self, now: float) -> bool:
+        """Asked at each look of the clock."""
+        return self._put_off is not None and self._put_off.is_due(now)
+
+    def _is_closed_late(self) -> bool:
+        """Whether the clock has brought about the end that was put off."""
+        return self._put_off is not None and self._put_off.is_late
+
+    def _awaits_own_close(self) -> bool:
+        """Whether who has put a close off waits for that very end now."""
+        closer = None if self._put_off is None else self._put_off.closer
+        return closer is not None and closer == self._here() and self._is_at_work()
+
+    def _here(self) -> object:
+        """This thread or this task; None where there is none to compare with."""
+        raise NotImplementedError
 
     def _is_failure(self, code: int) -> bool:
         """Whether an answer of this status, given beside the stream, says that its body is no whole one.
 
         The page of an error that was dealt with may have the status that the body has.
         """
-        return (code >= 400 and code != self._status) or (code >= 500 and not self._closing)
+        return (code >= 400 and code != self._status) or (code >= 500 and self._put_off is None)
 
     def _is_at_work(self) -> bool:
-        """Whether the producer is, in this very thread or task."""
+        """Whether the producer is, and its error may be the one that is on its way here."""
         raise NotImplementedError
 
     def _awaits_threads(self) -> bool:

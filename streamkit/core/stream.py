@@ -99,6 +99,7 @@ class ResponseStream(_WrittenFile):
         """
         if self._is_stale(etag, last_modified, weak):
             return True
+        self.commit()  # now, for amid an error the close is put off, and another answer would go out
         self.close()
         return False
 

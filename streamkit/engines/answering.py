@@ -197,9 +197,13 @@ class Answering(Handing, ThreadWaits):
         """Hand the application's answer (or `head` in its place) to the server."""
         assert self.answer is not None
         status, headers, exc_info = self.answer
+        self._exc_info = None  # its frames hold the environ, which holds this
         if head is not None:
             status, headers = head
-        return self._start_server(status, headers, exc_info)
+        try:
+            return self._start_server(status, headers, exc_info)
+        finally:
+            del exc_info
 
     def _start_server(self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None) -> Write | None:
         if self._server_started and exc_info is None:

@@ -16,8 +16,7 @@ from .loop import loop_thread
 from .producing import CLEANUP_SECONDS, start
 from .reading import Wake, resolve
 from .ready import ready_on
-from .task import LoopStream, keep
-from .thread import close_told
+from .task import LoopStream, close_told, keep
 
 
 class BridgeStream(LoopStream):

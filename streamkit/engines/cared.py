@@ -298,6 +298,9 @@ class Cared(Tended):
                 await report_async(self, failure)
         await settle_async(self, outcome_of(self))
 
+    async def _cut_late(self) -> None:
+        await self._finish("abort")
+
     async def _send_end(self, how: End) -> Exception | None:
         """Send what is left, and the end of a body that has a good one; what the server has raised."""
         try:

@@ -43,6 +43,7 @@ class Channel(Reading):
     _refusal: StreamError | None = None  # what every further write raises
     _line: Line | None = None  # the connection, where a WSGI server hands it over
     _hints: Hints | None = None  # sends 103 Early Hints, where the server can
+    _short: BodyTooShort | None = None  # the error of a close that came too early
 
     # -- the writer's side
 
@@ -57,7 +58,7 @@ class Channel(Reading):
     def _fix_head_here(self) -> None:
         self._fix_head()
         held_or_sent = self._body is Body.STREAM or self._body is Body.WHOLE
-        is_open = self._connected and not self._closing
+        is_open = self._connected and self._put_off is None
         self._direct = held_or_sent and self._limit is None and is_open
 
     def _append(self, chunk: bytes) -> None:
@@ -111,6 +112,8 @@ class Channel(Reading):
             if self._state is not State.COMMITTED or (self._ending is not None and self._connected):
                 return None  # `end_early` is at it, and knows whether this is a good end
             error = None if self._limit is None else self._shortfall()
+            if error is not None:
+                error = self._short = self._short or error  # one, whoever closes
             if error is None:
                 if words and self._connected:
                     self._chunks.append(words)  # however much is held: a close never waits
@@ -179,7 +182,7 @@ class Channel(Reading):
         """See to silence and limits; while there is nothing to send, the reader is parked."""
         if is_past(self, now):
             self.end_soon(out_of_time(self))
-        if self._is_close_due():
+        if self._is_close_due(now):
             self._close_late()
         silence = silence_of(self, self._taken_bytes, now)
         if not silence:

@@ -6,6 +6,7 @@ Rule: whatever was begun gets the end that it deserves, and each error reaches s
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import TypeGuard
 
 from ..core.base import BaseStream
@@ -47,6 +48,10 @@ class Concluding(Relay):
 
     _refused: TooManyStreams | None = None  # it found all streams taken
 
+    def _close(self) -> Awaitable[None]:
+        """Complete the response."""
+        raise NotImplementedError
+
     async def _close_after_commit(self) -> None:
         """Complete a response of which nothing was sent yet."""
         raise NotImplementedError
@@ -64,11 +69,14 @@ class Concluding(Relay):
                 _hear_of_leave(beside)
             if self._crossing is not None:
                 error = await self._crossed(self._crossing, error)
-            if self._closing and error is None and self.phase == NEW:
-                error = await self._closed_late()
+            if self._put_off is not None and error is None:
+                if self.phase == NEW:
+                    error = await self._closed_late()
+                elif self.phase == CARED and not self._is_over:
+                    await self._close()
             if not self._is_failure(self._app_status):
                 self._app_status = 0
-            self._closing = False
+            self._put_off = None
             await self._conclude(error)
         except asyncio.CancelledError:
             if self._outcome is None:  # amid its last words, or while they were sent
@@ -185,7 +193,8 @@ class Concluding(Relay):
 
     def _unfinished(self) -> BaseException | None:
         """What an application that has returned left undone."""
-        if self._app_status and not self.closed and self._body in (Body.STREAM, Body.WHOLE):
+        has_body = self._head is not None and self._body in (Body.STREAM, Body.WHOLE)
+        if self._app_status and has_body and not self.closed:
             return ApplicationFailed(self._app_status)
         if self.phase == CARED and self._connected and not self._ended:
             return ProtocolViolation(
@@ -242,8 +251,6 @@ class Concluding(Relay):
         if isinstance(error, BufferLimitExceeded):
             await self._refuse(error)
             return
-        if error is None and self._error is None and not self.closed:
-            error = self._shortfall()
         if error is not None:
             await fail_async(self, error, self._end)
         await self._finish("finish" if self._error is None else "abort")

@@ -100,7 +100,7 @@ def is_end_of(stream: BaseStream, error: BaseException | None) -> bool:
 
 def fail(stream: ResponseStream, error: BaseException, end: Callable[[BaseException | None], None]) -> None:
     """The producer raised: tell the hooks, complete, and `end` with the error, or None for a clean end."""
-    stream._closing = False  # it was no good end
+    stream._put_off = None  # it was no good end
     if _has_no_hooks(stream, error, end):
         return
     stream._failed, stream._unlogged = True, error  # now, for with a hook's `close` the reader ends
@@ -125,7 +125,7 @@ async def fail_async(
     """`fail`, awaited."""
     if stream._failing is error:
         return  # `close` has told of it already, and sees to the end
-    stream._closing = False  # it was no good end
+    stream._put_off = None  # it was no good end
     if _has_no_hooks(stream, error, end):
         return
     stream._failing = error  # not before: a leave's would hold the stream by its frames

@@ -43,8 +43,8 @@ async def run(stream: LoopStream) -> None:
     response = stream.response
     assert response is not None
     is_entered = not response.resources
-    stream._at_work = 0  # `WORKING` tells where
-    WORKING.set(id(stream))
+    stream._at_work = producing = object()
+    WORKING.set(producing)
     try:
         if response.resources:
             async with AsyncExitStack() as opened:
@@ -92,7 +92,7 @@ async def end_of_producer(stream: LoopStream, response: StreamingResponse) -> No
     try:
         if stream._head is None:
             await stream.commit()
-        if not response.keep_open or stream._closing:
+        if not response.keep_open or stream._put_off is not None:
             await stream.close()
     except BaseException as error:  # a hook of the commit, or a body that is too short
         await fail_async(stream, error, stream._end)

@@ -103,7 +103,7 @@ class Reading(BaseStream):
         self._bom = b""
         self._pulling = False  # its reader is in the producer
         self._committer: int | None = None  # the thread or task whose hooks run before the commit
-        self._at_work: int | None = None  # the one in which the producer runs
+        self._at_work: object = None  # the thread, or the mark of the tasks, in which the producer runs
 
     @staticmethod
     def _new_mutex() -> threading.Lock:

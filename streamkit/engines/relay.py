@@ -12,6 +12,7 @@ from ..core.framing import Body
 from ..core.headers import STREAMING_TYPES, media_type_of
 from ..core.marking import MARK, USED, unmarked_fields
 from ..errors import ClientDisconnected, ProtocolViolation
+from ..syntax import check_status
 from ..types import Message, Send
 from .cared import no_headers, nothing
 from .noted import Noted
@@ -130,7 +131,7 @@ class Relay(Noted):
             return self.server_send(self._without_strangers(message))
         if self.phase == OWN:  # written by our own stream: theirs is dropped
             if kind == "http.response.start":
-                self._app_status = message.get("status", 200)
+                self._app_status = check_status(message.get("status"))
             return nothing()
         if kind == "http.response.body" and self.phase in (HELD, CARED):
             chunk = message.get("body")

@@ -14,9 +14,11 @@ Rule: until something touches it, it holds a few references and looks at each me
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from ..core.base import BaseStream
@@ -33,7 +35,7 @@ from .crossing import Crossing
 from .ending import log_before_close, run_commit_hooks
 from .handed import came_to_nothing, logged
 from .messages import body_message, encoded, request_of
-from .phases import CARRIED, HELD, NEW, OVER, OWN
+from .phases import CARED, CARRIED, HELD, NEW, OVER, OWN
 from .ready import DONE
 from .registry import check_room
 from .task import keep
@@ -64,7 +66,18 @@ class ScopeStream(Concluding):
             self._committer = None  # nobody, until the task of the hooks begins
         self._writer = asyncio.current_task()
         self._heading = self._keep(self._send_head(waiting, flush=True))
+        self._heading.add_done_callback(partial(self._heading_cut_off, waiting))
         return self._heading
+
+    def _heading_cut_off(self, waiting: Any, heading: asyncio.Task[None]) -> None:
+        """Whoever waited for the head was cut off, perhaps before it began: whoever comes next commits."""
+        if not heading.cancelled() or self._head is not None:
+            return
+        self._heading, self._committing, self._committer = None, False, None
+        if self._headed is not None and not self._headed.done():
+            self._headed.set_result(None)
+        if inspect.iscoroutine(waiting):
+            waiting.close()
 
     async def _commit(self) -> None:
         if self._waits_for_hooks():
@@ -181,10 +194,9 @@ class ScopeStream(Concluding):
                 chunk = self._encode(data)
                 size = len(chunk)
         if self._admits(size):
-            if self._limit is not None:
-                self._accepted += size
             await self._hand_over(chunk)
-        self._direct = is_direct = self._limit is None and self._body is Body.STREAM
+        is_open = self._ending is None and self._put_off is None  # it may have ended during the write
+        self._direct = is_direct = is_open and self._body is Body.STREAM
         if self._crossing is not None:  # whoever writes on the loop has to wait for the threads
             self._direct = False
             self._crossing.is_open = is_direct and self.phase == OWN
@@ -216,7 +228,8 @@ class ScopeStream(Concluding):
         return self._close()
 
     def _is_at_work(self) -> bool:
-        return self._awaits_threads()  # the error of any task may be on its way to the application
+        # The error of any task may be on its way to the application.
+        return self._awaits_threads() or (self.phase == CARED and self._head is not None)
 
     def _close(self) -> Awaitable[None]:
         if self._unlogged is not None:
@@ -225,11 +238,11 @@ class ScopeStream(Concluding):
             return self._keep(self._close_after_commit())
         if self._ending is not None and self._connected:  # no whole body, though its application says so
             return self._keep(self._say_last_words(self._ending))
-        error = self._shortfall()
-        if error is not None:
-            raise error
         self._state = after(self._state, "finish")
-        return self._keep(self._finish_after_head()) if self.spool is None else DONE
+        if self.spool is not None:
+            return DONE
+        # Who waits for it may be cut off, or tire of it: the end is sent all the same.
+        return asyncio.shield(self._keep(self._finish_after_head()))
 
     async def _finish_after_head(self) -> None:
         if self._heading is not None and not self._heading.done():

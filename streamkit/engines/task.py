@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import inspect
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -21,7 +22,7 @@ from ..core.commit import State
 from ..core.framing import Body, Request
 from ..core.response import StreamingResponse
 from ..core.stream import ResponseStream
-from ..errors import ClientDisconnected, StreamEnded, StreamError
+from ..errors import BodyTooShort, ClientDisconnected, StreamEnded, StreamError
 from ..options import Options
 from ..types import Chunk
 from .channel import Channel
@@ -31,13 +32,35 @@ from .gather import LoopGather
 from .handed import logged
 from .reading import Wake, resolve
 from .ready import DONE, Ready, ready, ready_on
-from .thread import HOOK_FAILED, NOT_IN_HOOK, close_told
+from .thread import HOOK_FAILED, NOT_IN_HOOK
 from .twin import Twin
 from .waits import LoopWaits, future_of
 
 Result = TypeVar("Result")
-# The `id` of the stream whose producer is at work here, or has made this task, as `asyncio.wait_for` does.
-WORKING: ContextVar[int | None] = ContextVar("streamkit.producer", default=None)
+# The `_at_work` of the stream whose producer works here, or has made this task, as `asyncio.wait_for` does.
+WORKING: ContextVar[object] = ContextVar("streamkit.producer", default=None)
+
+
+def close_told(stream: LoopWaits) -> None:
+    """`thread.close_told`, on the stream's loop."""
+    put_off = stream._put_off
+    if put_off is not None and not put_off.is_late:  # else the producer has failed, or another look was first
+        put_off.is_late = True
+        put_off.context.run(stream._keep, _close_told(stream, put_off.closer))
+
+
+async def _close_told(stream: LoopWaits, closer: Any) -> None:
+    if stream._put_off is None:
+        return  # the producer has failed meanwhile
+    try:
+        if closer is not None and closer.done() and not closer.cancelled():
+            closer.result()  # may raise: the error was its own, and has ended it
+        await stream._close()
+    except BodyTooShort:
+        pass  # of which the stream has told
+    except BaseException as error:
+        await fail_async(stream, error, stream._end)
+        await stream._cut_late()
 
 
 class Early:
@@ -192,7 +215,9 @@ class LoopStream(Channel, LoopWaits):
             committing: asyncio.Future[bool] = self._loop.create_future()
             self._committing = committing
             self._committer = 0  # nobody, until the task of the hooks begins
-            return self._keep(self._commit_after(waiting, committing))
+            task = self._keep(self._commit_after(waiting, committing))
+            task.add_done_callback(partial(self._commit_cut_off, waiting, committing))
+            return task
         with self._mutex:
             if self._state is State.STARTED:
                 self._commit_now()
@@ -223,6 +248,17 @@ class LoopStream(Channel, LoopWaits):
             self._early = ()
             committing.set_result(returned)
 
+    def _commit_cut_off(
+        self, waiting: Any, committing: asyncio.Future[bool], task: asyncio.Task[None]
+    ) -> None:
+        """Whoever waited for the commit was cut off before it began: whoever comes next commits."""
+        if committing.done():
+            return
+        self._committing, self._committer, self._early = None, None, ()
+        committing.set_result(False)
+        if inspect.iscoroutine(waiting):
+            waiting.close()
+
     def close(self) -> Awaitable[None]:
         if self._is_over:
             return DONE
@@ -243,7 +279,7 @@ class LoopStream(Channel, LoopWaits):
         return DONE
 
     def _is_at_work(self) -> bool:
-        return self._at_work is not None and WORKING.get() == id(self)
+        return self._at_work is not None and WORKING.get() is self._at_work
 
     async def _close_after(self, committing: Awaitable[None]) -> None:
         try:

@@ -20,8 +20,7 @@ from .logs import ASGI_LOG
 from .loop import Loops
 from .messages import abort_transport, body_message
 from .spool import Spool
-from .task import keep
-from .thread import close_told
+from .task import close_told, keep
 from .waits import LoopWaits
 
 # Where the last head that was no stream's had its Content-Type, which, where its Content-Length,
@@ -106,7 +105,7 @@ class Tended(Handing, LoopWaits):
         """See to silence and limits; the application sends by itself, on this loop."""
         if is_past(self, now):
             self.end_early(out_of_time(self))
-        if self._is_close_due():
+        if self._is_close_due(now):
             close_told(self)
         silence = silence_of(self, self._sent, now)
         if not silence:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for_futures
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from contextvars import Context
 from functools import partial
 from typing import Any
@@ -23,7 +23,6 @@ from ..core.commit import State
 from ..core.producers import Kind, check_returned
 from ..core.replay import guard_anew, guarded_by
 from ..core.response import StreamingResponse
-from ..core.stream import AsyncResponseStream, ResponseStream
 from ..errors import BodyTooShort, ClientDisconnected, StreamError
 from ..types import Chunk
 from .channel import Channel
@@ -186,7 +185,7 @@ class ThreadStream(Channel, ThreadWaits):
             settle(self, outcome_of(self))
 
 
-def close_soon(stream: ResponseStream) -> None:
+def close_soon(stream: ThreadWaits) -> None:
     """`close_told` for a clock, which must not wait for what hooks do."""
     try:
         pool.submit(partial(close_told, stream))
@@ -194,10 +193,21 @@ def close_soon(stream: ResponseStream) -> None:
         pass  # the machine has no thread for it now; the clock comes again
 
 
-def close_told(stream: ResponseStream | AsyncResponseStream) -> None:
-    """Close it; a body that is too short is told of by the stream itself."""
-    with suppress(BodyTooShort):
-        stream.close()
+def close_told(stream: ThreadWaits) -> None:
+    """Close what was put off, as its producer would: with its context, and told of what fails."""
+    put_off = stream._put_off
+    if put_off is not None and not put_off.is_late:  # else the producer has failed, or another look was first
+        put_off.is_late = True
+        put_off.context.run(_close_told, stream)
+
+
+def _close_told(stream: ThreadWaits) -> None:
+    try:
+        stream._close()
+    except BodyTooShort:
+        pass  # of which the stream has told
+    except BaseException as error:  # a hook of the commit
+        fail(stream, error, stream._end)
 
 
 def start(stream: ThreadStream, context: Context) -> None:
@@ -244,7 +254,7 @@ def run(stream: ThreadStream) -> None:
 def end_of_producer(stream: ThreadStream, response: StreamingResponse) -> None:
     """The producer has returned: close its stream, unless it is to stay open."""
     try:
-        if response.keep_open and not stream._closing:
+        if response.keep_open and stream._put_off is None:
             stream.commit()
         else:
             stream.close()

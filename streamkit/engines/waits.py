@@ -8,11 +8,11 @@ makes the milestone before it looks at the flag; so none is missed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import wait as wait_for_futures
-from threading import TIMEOUT_MAX
-from typing import Literal
+from threading import TIMEOUT_MAX, get_ident
+from typing import Any, Literal
 
 from ..core.base import BaseStream
 from ..core.stream import AsyncResponseStream, ResponseStream
@@ -72,6 +72,13 @@ def _bounded(timeout: float | None) -> float | None:
 class ThreadWaits(ResponseStream):
     """`wait_committed` and `wait_finished` for threads."""
 
+    def _end(self, error: BaseException | None) -> None:
+        """The body is over; with this error it is not whole."""
+        raise NotImplementedError
+
+    def _here(self) -> int:
+        return get_ident()
+
     def _close(self) -> None:
         """What `close` does when it is not put off."""
         raise NotImplementedError
@@ -81,14 +88,31 @@ class ThreadWaits(ResponseStream):
         return self._head is not None
 
     def wait_finished(self, timeout: float | None = None) -> bool:
-        if self._closing and self._is_at_work() and not self._is_over:
-            self._close()  # it waits for that very end
+        if self._awaits_own_close() and not self._is_over:
+            self._close()
         _wait(self, "_when_finished", timeout, lambda: self._outcome is not None)
         return self._outcome is not None
 
 
 class LoopWaits(AsyncResponseStream):
     """`wait_committed` and `wait_finished` for loops."""
+
+    def _end(self, error: BaseException | None) -> None:
+        """The body is over; with this error it is not whole."""
+        raise NotImplementedError
+
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it beside the producer."""
+        raise NotImplementedError
+
+    def _here(self) -> asyncio.Task[Any] | None:
+        try:
+            return asyncio.current_task()
+        except RuntimeError:
+            return None  # a thread of a twin's
+
+    async def _cut_late(self) -> None:
+        """Cut what has failed, where nobody else does."""
 
     def _close(self) -> Awaitable[None]:
         """What `close` does when it is not put off."""
@@ -99,7 +123,7 @@ class LoopWaits(AsyncResponseStream):
         return self._head is not None
 
     async def wait_finished(self, timeout: float | None = None) -> bool:
-        if self._closing and self._is_at_work() and not self._is_over:
-            await self._close()  # it waits for that very end
+        if self._awaits_own_close() and not self._is_over:
+            await self._close()
         await _await(self, "_when_finished", timeout, lambda: self._outcome is not None)
         return self._outcome is not None

@@ -110,7 +110,7 @@ class AppStream(ThreadStream):
         try:
             body = app(environ, self.request_stream.start)
             self._at_work = None
-            if self._closing and self._head is None and self.request_stream.answer is None:
+            if self._put_off is not None and self._head is None and self.request_stream.answer is None:
                 self.close()
             if self._head is None and self._abort is None:
                 self.returned = (body,)
@@ -122,8 +122,9 @@ class AppStream(ThreadStream):
             answer = self.request_stream.answer
             has_body = self._body in (Body.STREAM, Body.WHOLE)
             if has_body and answer is not None and not self._is_over:
-                code = code_of(answer[0])
-                if self._is_failure(code):
+                code, is_for_error = code_of(answer[0]), answer[2] is not None
+                self.request_stream._exc_info = answer = None  # its frames hold the environ
+                if self._is_failure(code) or is_for_error:
                     raise ApplicationFailed(code)
             self.close()
         except BaseException as error:

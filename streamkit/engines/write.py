@@ -38,7 +38,7 @@ from .answering import NO_WRITE, Answering, claiming
 from .care import look_at_request
 from .clock import thread_clock
 from .coded import coded_write
-from .ending import fail, log_before_close, outcome_of, settle
+from .ending import log_before_close, outcome_of, settle
 from .handed import came_to_nothing
 from .last_words import last_words
 from .line import line_of
@@ -139,7 +139,7 @@ class RequestStream(Answering):
         if self._coding is not None:
             self._coder = self._new_coder()
             self._server_write = coded_write(self._server_write, self._coder)
-        self._direct = self._limit is None and self._body is Body.STREAM
+        self._direct = self._body is Body.STREAM and self._put_off is None
         if self.environ is not None:
             self._line = line_of(self.environ)
         thread_clock.add(self)
@@ -183,7 +183,7 @@ class RequestStream(Answering):
     def _look(self, now: float) -> None:
         look_at_request(self, now)
         # Its client gets the end from the server's thread, as it does a head: this is for who waits beside.
-        if self._is_close_due() and self._head is not None and self._when_finished is not None:
+        if self._is_close_due(now) and self._head is not None and self._when_finished is not None:
             close_soon(self)
 
     def end_early(self, ending: StreamEnded) -> None:
@@ -201,8 +201,6 @@ class RequestStream(Answering):
             self._line.cut()
 
     def _send(self, chunk: bytes) -> None:
-        if self._limit is not None:
-            self._accepted += len(chunk)
         if self.spool is not None:
             self.spool.write(chunk)
         elif self._server_write is None:  # another thread's commit has failed
@@ -225,10 +223,6 @@ class RequestStream(Answering):
                 settle(self, outcome_of(self))
             return
         self._commit()
-        error = self._shortfall()
-        if error is not None:
-            fail(self, error, self._end)
-            raise error
         if self._state is State.COMMITTED:
             self._state = after(self._state, "finish")
             if self.spool is None and self._connected:
@@ -244,7 +238,8 @@ class RequestStream(Answering):
         words, clean = last_words(self, ending)
         if words and self._body is Body.STREAM:
             try:
-                self._give(words)
+                with self._lock:  # a write of another thread's that is under way ends first
+                    self._give(words)
             except ClientDisconnected:
                 clean = True  # nobody is there to be told
         self._lingers = bool(words) and not clean

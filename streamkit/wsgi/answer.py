@@ -45,7 +45,7 @@ def answer_of(
 def answered(stream: RequestStream, body: Any) -> Iterable[bytes]:
     """The application has returned: find out what its answer is."""
     stream.has_returned = True
-    if stream._closing and stream.answer is None:
+    if stream._put_off is not None and stream.answer is None:
         try:
             stream.close()
         except BaseException as error:  # a hook of the commit; or all streams are taken
@@ -148,6 +148,9 @@ def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[by
             log_error(stream, "the application failed at the end of its stream", error)
         stream.say_last_words(stream._ending)
         return _sent(stream)
+    if error is not None and stream._is_closed_late() and stream._connected:
+        stream._error = error  # who waited beside got an end, and the client has none yet
+        return _sent(stream)
     has_body = stream._body in (Body.STREAM, Body.WHOLE)
     if error is None and has_body and not stream._is_over and stream.answer is not None:
         code = code_of(stream.answer[0])
@@ -160,7 +163,7 @@ def concluded(stream: RequestStream, error: BaseException | None) -> Iterable[by
             fail(stream, error, stream._end)
         else:
             stream.close()
-    except BaseException as fault:  # a body that is too short, or over the limit
+    except BaseException as fault:  # of a hook of the commit, or over the limit
         fail(stream, fault, stream._end)
     return _sent(stream)
 
@@ -174,6 +177,7 @@ def outcome_in_place(stream: RequestStream) -> Outcome:
 def _sent(stream: RequestStream) -> Iterable[bytes]:
     with stream._lock:  # a write of another thread's that is under way ends first
         stream.environ = None
+    stream._exc_info = None  # its frames hold the environ, which holds the stream
     failure, spool = stream._error, stream.spool
     if isinstance(failure, BufferLimitExceeded):
         settle(stream, "failed")

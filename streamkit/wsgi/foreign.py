@@ -22,7 +22,7 @@ from ..engines.pull import UNBOUNDED, Pull
 from ..engines.thread import ThreadStream
 from ..engines.write import RequestStream
 from ..errors import ProtocolViolation
-from ..types import Environ
+from ..types import Environ, WSGIHeaders
 
 _CODE = re.compile(r"[1-9][0-9]{2}( |$)").match
 
@@ -39,15 +39,16 @@ class _ForeignStream(ThreadStream):
 
     foreign = True
     request_stream: RequestStream
-    _answer: Answer | None = None  # as it was taken last
+    _answer: tuple[str, WSGIHeaders] | None = None  # as it was taken last
 
     def take_answer(self) -> None:
         """The head as the application has given it, once it has: hooks of the commit may change it."""
         answer = self.request_stream.answer
-        if answer is None or answer == self._answer:
+        if answer is None or answer[:2] == self._answer:
             return
         check_answer(answer)
-        self._answer = answer
+        self._answer = answer[:2]
+        self.request_stream._exc_info = None  # its frames hold the environ, which holds that
         self._status = int(answer[0][:3])
         self._pairs = answer[1]
         if self.response is not None:
