@@ -46,9 +46,8 @@ def _reader(
         response.kind is Kind.ASYNC_ITERABLE
         and response.engine is None
         and not response.keep_open
-        # Whoever is pulled cannot be waited for, and has the context of the request's own task.
+        # Whoever is pulled cannot be waited for.
         and options.commit_after_for(response.media_type) is None
-        and not options.excluded_context
     )
     if pulled:
         stream = TaskStream(options, request, ASGI_LOG, response, UNBOUNDED)

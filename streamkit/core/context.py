@@ -6,7 +6,12 @@ has said is forgotten when the next begins, so nothing leaks into the next reque
 
 from __future__ import annotations
 
+import types
+from collections.abc import Awaitable, Generator
 from contextvars import Context, ContextVar, copy_context
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 class Said:
@@ -49,3 +54,39 @@ def inherited(excluded: tuple[str, ...] = ()) -> Context:
         if variable.name not in excluded:
             kept.run(variable.set, value)
     return kept
+
+
+def steps_of(awaitable: Any) -> Any:
+    """What an `await` goes through: a coroutine's own, or those of a generator that is marked as one."""
+    made = getattr(awaitable, "__await__", None)
+    return iter(awaitable) if made is None else made()
+
+
+@types.coroutine
+def awaited_in(context: Context, awaitable: Awaitable[Result]) -> Generator[Any, Any, Result]:
+    """Await it in this context, each of its steps, on the task that awaits this."""
+    steps = steps_of(awaitable)
+    try:
+        waits_for = context.run(next, steps)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    result = yield from rest_in(context, steps, waits_for)
+    return result
+
+
+@types.coroutine
+def rest_in(context: Context, steps: Any, waits_for: Any) -> Generator[Any, Any, Any]:
+    """The rest of `awaited_in`, after a first step that has something to wait for."""
+    try:
+        while True:
+            try:
+                yield waits_for
+            except BaseException as error:
+                if not hasattr(steps, "throw"):  # an iterator that is no generator
+                    raise
+                waits_for = context.run(steps.throw, error)
+            else:
+                waits_for = context.run(next, steps)
+    except StopIteration as end:
+        return end.value

@@ -124,7 +124,7 @@ _WANTED = "wanted headers as a mapping or as pairs of name and value"
 
 
 def _check_one(args: Arguments, kwargs: Mapping[str, Any]) -> Arguments:
-    if len(args) == 2 and type(args[1]) is not str and not kwargs:  # parameters may stand alone
+    if len(args) == 2 and not kwargs:  # parameters may stand alone
         _check_kind(*args)
     return args
 
@@ -169,18 +169,19 @@ def _check_entries(many: Any) -> None:
         # Any text of two letters could be unpacked too.
         if not isinstance(entry, (tuple, list)) or len(entry) != 2:
             raise HeaderError(f"{_WANTED}, got the item {entry!r}, which is no such pair")
-        if type(entry[1]) is not str:
-            name, value = entry
-            for one in value if isinstance(value, (list, tuple)) else (value,):
-                _check_kind(name, one)
+        name, value = entry
+        for one in value if isinstance(value, (list, tuple)) else (value,):
+            _check_kind(name, one)
 
 
 def _check_kind(name: object, value: object) -> None:
-    if value is None or isinstance(value, _BYTES):
+    # Werkzeug refuses a newline too, and names neither the header nor what came.
+    if FORBIDDEN(value) if isinstance(value, str) else value is None or isinstance(value, _BYTES):
         check_value(str(name), value)
 
 
-# Of those that set something: what looks for values of which `str()` would only make a wrong text.
+# Of those that set something: what names a value that no header can have, where `str()` would only make a
+# wrong text, or werkzeug says less.
 _CHECKS = {
     "__setitem__": _check_item,
     **dict.fromkeys(("add", "add_header", "set", "setdefault"), _check_one),
@@ -200,7 +201,9 @@ def _guarded(name: str) -> Callable[..., Any]:
         try:
             result = change(self, *args, **kwargs)
         except ValueError as error:  # werkzeug's word for a newline
-            raise error if isinstance(error, HeaderError) else HeaderError(str(error)) from None
+            if isinstance(error, HeaderError):
+                raise
+            raise HeaderError(f"{error} Got {(*args, *kwargs.items())!r}") from None
         self.check()
         # A commit in another thread may have come between: then this change was too late.
         self.check_open()

@@ -109,6 +109,14 @@ class Hooked:
         calls = [described, *(self._error_hooks or ()), self.options.on_error]
         return [call for call in calls if call is not None]
 
+    def _is_judged(self) -> bool:
+        """Whether a hook judges the errors of this very stream; the application's only hears of all."""
+        described = self.response
+        if self._error_hooks or described is None:
+            return bool(self._error_hooks)
+        own = described.options
+        return described.on_error is not None or (own is not None and own.on_error is not None)
+
     def _finish_calls(self) -> list[Callable[[], Any]]:
         """Whom to tell of the end, as calls without arguments."""
         calls: list[Callable[[], Any]] = []

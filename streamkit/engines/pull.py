@@ -21,6 +21,7 @@ from contextlib import (
 from contextvars import Context
 from typing import Any
 
+from ..core.context import awaited_in, inherited, rest_in, steps_of
 from ..errors import ClientDisconnected, ProtocolViolation, StreamClosed
 from ..types import Chunk
 from . import producing, thread
@@ -181,6 +182,8 @@ class AsyncPull:
 
     def __init__(self, stream: TaskStream) -> None:
         self.stream = stream
+        # A server may begin the next request of a connection in the context of this one's task.
+        self._context = inherited(stream.options.excluded_context)
         assert stream.response is not None
         self._opened: AbstractAsyncContextManager[Any] = (
             AsyncExitStack() if stream.response.resources else _NOTHING
@@ -195,7 +198,7 @@ class AsyncPull:
         stream = self.stream
         stream._pulling = True
         while stream._head is None and not stream._done:
-            await self._advance()
+            await awaited_in(self._context, self._advance())
         stream._pulling = False
         return True
 
@@ -211,16 +214,22 @@ class AsyncPull:
                 await turn()
             stream._pulling = True
             if self._iterator is None:
-                await self._advance()
+                await awaited_in(self._context, self._advance())
                 stream._pulling = False
                 continue
             # Written out: this is what each chunk goes through.
             try:
-                chunk = await anext(self._iterator)
+                steps = steps_of(self._iterator.__anext__())
+                try:
+                    waits_for = self._context.run(next, steps)
+                except StopIteration as end:
+                    chunk = end.value
+                else:
+                    chunk = await rest_in(self._context, steps, waits_for)
                 if self._encode is not None:
                     chunk = self._encode(chunk)
             except BaseException as error:
-                await self._end(error)
+                await awaited_in(self._context, self._end(error))
                 continue
             stream._pulling = False
             # Else it goes behind what was written beside the iterable meanwhile.
@@ -229,7 +238,7 @@ class AsyncPull:
                 if sent:
                     stream._hand_over(sent)
                     return sent
-            await self._write(chunk)
+            await awaited_in(self._context, self._write(chunk))
         with stream._mutex:
             return stream._take()
 
@@ -275,7 +284,7 @@ class AsyncPull:
                 await stream.commit()  # its hooks find the resources open, as they do at a first chunk
         except BaseException as fault:
             del error  # its traceback refers to this frame
-            taken = await self.close(fault)
+            taken = await self._close(fault)
             stream._pulling = False
             if isinstance(fault, asyncio.CancelledError):
                 raise
@@ -287,6 +296,9 @@ class AsyncPull:
 
     async def close(self, error: BaseException) -> bool:
         """Close what is open, and log what that raises; whether a resource has taken the error on itself."""
+        return self._is_open and await awaited_in(self._context, self._close(error))
+
+    async def _close(self, error: BaseException) -> bool:
         if not self._is_open:
             return False
         self._is_open = False

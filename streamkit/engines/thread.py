@@ -278,14 +278,14 @@ def _produce(stream: ThreadStream, response: StreamingResponse) -> None:
 
 
 def may_go_on(stream: BaseStream, error: BaseException) -> bool:
-    """Whether a loop may outlive this error: after the commit, with a hook to judge it."""
+    """Whether a loop may outlive this error: after the commit, with a hook of its own to judge it."""
     if (
         stream.closed
         or stream._ending is not None
         or (isinstance(error, ClientDisconnected) and not stream.connected)
     ):
         return False
-    return stream._head is not None and stream.connected and bool(stream._error_calls())
+    return stream._head is not None and stream.connected and stream._is_judged()
 
 
 def _produce_from(stream: ThreadStream, iterable: Iterable[Chunk]) -> None:
