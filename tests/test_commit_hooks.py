@@ -413,3 +413,30 @@ def test_a_task_that_waits_for_a_hook_is_released_by_the_end_of_the_stream(serve
         assert until(lambda: len(seen) == 2)
     assert sorted(text for text, _ in seen) == ["a", "b"]
     assert all("enough" in said for _, said in seen), seen
+
+
+@pytest.mark.parametrize("then", ["returns", "listens", "sends"])
+def test_a_hook_that_fails_at_a_commit_by_the_clock_fails_the_response(then: str) -> None:
+    """The head of an event stream leaves though there is no event yet; its application may never send one."""
+    outcomes: list[Any] = []
+
+    def fail(stream: Any) -> None:
+        raise ValueError("the hook")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        failed = asyncio.Event()
+        scope["streamkit.stream"].on_commit(lambda stream: failed.set())
+        scope["streamkit.stream"].on_commit(fail)
+        head = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await asyncio.wait_for(failed.wait(), PATIENCE)
+        if then == "listens":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        if then == "sends":
+            await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+
+    wrapped = streamkit.wrap(app, commit_after=0.01, on_finish=lambda stream: outcomes.append(stream.outcome))
+    with AsgiServer(wrapped) as server:
+        answer = server.request().finish()
+    assert (answer.committed, type(answer.error), outcomes) == (False, ValueError, ["failed"])

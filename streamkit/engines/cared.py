@@ -60,6 +60,12 @@ class Cared(Tended):
     def _commit_foreign_late(self) -> None:
         if self._head is None and self.phase == CARED and not self._is_over and self._heading is None:
             self._heading = keep(asyncio.get_running_loop().create_task(self._commit_foreign_now()))
+            self._heading.add_done_callback(self._hear_of_late_commit)
+
+    def _hear_of_late_commit(self, task: asyncio.Task[None]) -> None:
+        """An application that has no more to send for now is told of a commit that failed beside it."""
+        if not task.cancelled() and task._exception is not None:
+            self.inbox.say_left()
 
     def _commit_foreign(self) -> Coroutine[Any, Any, None] | asyncio.Task[None]:
         if self._commit_hooks and self._heading is None:

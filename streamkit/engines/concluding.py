@@ -197,6 +197,9 @@ class Concluding(Relay):
         if self._app_status and has_body and not self.closed:
             return ApplicationFailed(self._app_status)
         if self.phase == CARED and self._connected and not self._ended:
+            heading = self._heading
+            if heading is not None and heading.done() and not heading.cancelled() and heading.exception():
+                return heading.exception()  # of a hook of the commit, which the clock has brought about
             return ProtocolViolation(
                 "the application returned before the last http.response.body of its stream: wanted one "
                 "without more_body (ASGI, HTTP protocol)"
