@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import sys
@@ -505,7 +506,9 @@ def test_an_end_that_was_waited_for_too_briefly_is_sent_and_told() -> None:
 
 @ways
 @pytest.mark.parametrize("seconds", [0, 0.01])
-def test_a_commit_that_was_waited_for_too_briefly_is_made_by_the_next_write(way: str, seconds: float) -> None:
+def test_a_commit_that_was_waited_for_too_briefly_is_there_for_the_next_write(
+    way: str, seconds: float
+) -> None:
     def hook(stream: Any) -> Any:
         return asyncio.ensure_future(asyncio.sleep(0.1))
 
@@ -518,6 +521,43 @@ def test_a_commit_that_was_waited_for_too_briefly_is_made_by_the_next_write(way:
     with server_for(way, producer, {}) as server:
         answer = server.request().finish()
     assert (answer.body, answer.complete, answer.error) == (b"all", True, None)
+
+
+def test_a_commit_without_hooks_that_was_not_waited_for_at_all_sends_its_head() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        stream = scope["streamkit.stream"]
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stream.commit(), 0)
+        await stream.write("all")
+
+    answer = served(streamkit.wrap(app), "asgi")
+    assert (answer.body, answer.complete, answer.error) == (b"all", True, None)
+
+
+@pytest.mark.parametrize("amid", ["commit", "close"])
+def test_a_server_that_cancels_its_task_is_held_up_by_no_head_and_no_end_on_its_way(amid: str) -> None:
+    async def main() -> None:
+        is_stuck = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            stream = scope["streamkit.stream"]
+            if amid == "close":
+                await stream.write("all")
+            await getattr(stream, amid)()
+
+        async def send(message: Any) -> None:
+            is_last = message["type"] == "http.response.body" and not message.get("more_body")
+            if is_last or amid == "commit":
+                is_stuck.set()
+                await asyncio.Event().wait()
+
+        serving = asyncio.create_task(streamkit.wrap(app)(scope_of(), asyncio.Event().wait, send))
+        await asyncio.wait_for(is_stuck.wait(), PATIENCE)
+        serving.cancel()
+        await asyncio.wait([serving], timeout=PATIENCE)
+        assert serving.cancelled()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("engine", ["auto", "thread"])

@@ -65,6 +65,8 @@ class Concluding(Relay):
             if self._given_up:
                 await heard()
             for beside in self._beside:
+                if isinstance(error, asyncio.CancelledError) and not self._cut_off:
+                    beside.cancel()  # the server waits for no more
                 await asyncio.wait([beside])
                 _hear_of_leave(beside)
             if self._crossing is not None:

@@ -1,6 +1,6 @@
-"""Awaitables of what has happened already.
+"""Awaitables of what has happened already, and of what happens whoever waits for it.
 
-Rule: they have no state of their own, so one of each is shared by whoever awaits it.
+Rule: those of the past have no state of their own, so one of each is shared by whoever awaits it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import sys
 import types
 from collections.abc import Awaitable, Generator
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 Result = TypeVar("Result")
 
@@ -25,6 +25,18 @@ class _Given(Generic[Result]):
     def __await__(self) -> Generator[None, None, Result]:
         return self._result
         yield  # type: ignore[unreachable]  # makes it a generator; an empty `yield from` costs twice as much
+
+
+class Lasting:
+    """A task that goes on where whoever awaits it is cut off, or tires of it."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return asyncio.shield(self._task).__await__()
 
 
 @types.coroutine

@@ -14,11 +14,9 @@ Rule: until something touches it, it holds a few references and looks at each me
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from ..core.base import BaseStream
@@ -36,7 +34,7 @@ from .ending import log_before_close, run_commit_hooks
 from .handed import came_to_nothing, logged
 from .messages import body_message, encoded, request_of
 from .phases import CARED, CARRIED, HELD, NEW, OVER, OWN
-from .ready import DONE
+from .ready import DONE, Lasting
 from .registry import check_room
 from .task import keep
 from .thread import HOOK_FAILED, NOT_IN_HOOK
@@ -58,7 +56,7 @@ class ScopeStream(Concluding):
         if self._head is not None or self._is_over:
             return DONE
         if self._waits_for_hooks():
-            return self._keep(self._until_headed())
+            return Lasting(self._keep(self._until_headed()))
         waiting = self._start_commit()
         if waiting is None:
             self._fix_own_head()
@@ -66,24 +64,13 @@ class ScopeStream(Concluding):
             self._committer = None  # nobody, until the task of the hooks begins
         self._writer = asyncio.current_task()
         self._heading = self._keep(self._send_head(waiting, flush=True))
-        self._heading.add_done_callback(partial(self._heading_cut_off, waiting))
-        return self._heading
-
-    def _heading_cut_off(self, waiting: Any, heading: asyncio.Task[None]) -> None:
-        """Whoever waited for the head was cut off, perhaps before it began: whoever comes next commits."""
-        if not heading.cancelled() or self._head is not None:
-            return
-        self._heading, self._committing, self._committer = None, False, None
-        if self._headed is not None and not self._headed.done():
-            self._headed.set_result(None)
-        if inspect.iscoroutine(waiting):
-            waiting.close()
+        return Lasting(self._heading)
 
     async def _commit(self) -> None:
         if self._waits_for_hooks():
             await self._until_headed()
         elif self._heading is not None and self._heading is not self._committer:
-            await self._heading
+            await Lasting(self._heading)
         elif self._head is None:
             await self._send_head(self._start_commit())
 
@@ -235,14 +222,13 @@ class ScopeStream(Concluding):
         if self._unlogged is not None:
             log_before_close(self)
         if self._head is None:
-            return self._keep(self._close_after_commit())
+            return Lasting(self._keep(self._close_after_commit()))
         if self._ending is not None and self._connected:  # no whole body, though its application says so
-            return self._keep(self._say_last_words(self._ending))
+            return Lasting(self._keep(self._say_last_words(self._ending)))
         self._state = after(self._state, "finish")
         if self.spool is not None:
             return DONE
-        # Who waits for it may be cut off, or tire of it: the end is sent all the same.
-        return asyncio.shield(self._keep(self._finish_after_head()))
+        return Lasting(self._keep(self._finish_after_head()))
 
     async def _finish_after_head(self) -> None:
         if self._heading is not None and not self._heading.done():

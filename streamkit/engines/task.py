@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import _thread
 import asyncio
-import inspect
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -31,7 +30,7 @@ from .faces import faced
 from .gather import LoopGather
 from .handed import logged
 from .reading import Wake, resolve
-from .ready import DONE, Ready, ready, ready_on
+from .ready import DONE, Lasting, Ready, ready, ready_on
 from .thread import HOOK_FAILED, NOT_IN_HOOK
 from .twin import Twin
 from .waits import LoopWaits, future_of
@@ -215,9 +214,7 @@ class LoopStream(Channel, LoopWaits):
             committing: asyncio.Future[bool] = self._loop.create_future()
             self._committing = committing
             self._committer = 0  # nobody, until the task of the hooks begins
-            task = self._keep(self._commit_after(waiting, committing))
-            task.add_done_callback(partial(self._commit_cut_off, waiting, committing))
-            return task
+            return Lasting(self._keep(self._commit_after(waiting, committing)))
         with self._mutex:
             if self._state is State.STARTED:
                 self._commit_now()
@@ -248,17 +245,6 @@ class LoopStream(Channel, LoopWaits):
             self._early = ()
             committing.set_result(returned)
 
-    def _commit_cut_off(
-        self, waiting: Any, committing: asyncio.Future[bool], task: asyncio.Task[None]
-    ) -> None:
-        """Whoever waited for the commit was cut off before it began: whoever comes next commits."""
-        if committing.done():
-            return
-        self._committing, self._committer, self._early = None, None, ()
-        committing.set_result(False)
-        if inspect.iscoroutine(waiting):
-            waiting.close()
-
     def close(self) -> Awaitable[None]:
         if self._is_over:
             return DONE
@@ -271,7 +257,7 @@ class LoopStream(Channel, LoopWaits):
         if self._head is None:
             committing = self.commit()
             if self._head is None:  # hooks of the commit run first
-                return self._keep(self._close_after(committing))
+                return Lasting(self._keep(self._close_after(committing)))
         error = self._complete()
         if error is not None:
             self._keep(fail_async(self, error, self._end))

@@ -152,7 +152,7 @@ class Tended(Handing, LoopWaits):
         ASGI_LOG.debug("%s", ending)
         self._connected = self._direct = False
         abort_transport(*self.root)
-        for sender in tuple(self._senders):
+        for sender in (*self._senders, *self._beside):
             sender.cancel()
         self._interrupt()
 
