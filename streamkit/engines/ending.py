@@ -101,12 +101,12 @@ def is_end_of(stream: BaseStream, error: BaseException | None) -> bool:
 def fail(stream: ResponseStream, error: BaseException, end: Callable[[BaseException | None], None]) -> None:
     """The producer raised: tell the hooks, complete, and `end` with the error, or None for a clean end."""
     stream._put_off = None  # it was no good end
-    if _has_no_hooks(stream, error, end):
+    if _ends_unheard(stream, error, end):
         return
     stream._failed, stream._unlogged = True, error  # now, for with a hook's `close` the reader ends
     if stream._failure is not error:
         report(stream, error)
-    if _is_over(stream, error, end):
+    if _ended_meanwhile(stream, error, end):
         return
     text, clean = completion_of(stream, error)
     if text:
@@ -126,13 +126,13 @@ async def fail_async(
     if stream._failing is error:
         return  # `close` has told of it already, and sees to the end
     stream._put_off = None  # it was no good end
-    if _has_no_hooks(stream, error, end):
+    if _ends_unheard(stream, error, end):
         return
     stream._failing = error  # not before: a leave's would hold the stream by its frames
     stream._failed, stream._unlogged = True, error  # now, for with a hook's `close` the reader ends
     if stream._failure is not error:
         await report_async(stream, error)
-    if _is_over(stream, error, end):
+    if _ended_meanwhile(stream, error, end):
         return
     text, clean = completion_of(stream, error)
     if text:
@@ -145,7 +145,9 @@ async def fail_async(
     _end_failed(stream, error, end, clean, lingers=bool(text))
 
 
-def _is_over(stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None]) -> bool:
+def _ended_meanwhile(
+    stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None]
+) -> bool:
     """Whether nothing more can be sent after this error, of which nobody else would hear."""
     if not stream.connected:
         stream._unlogged = None
@@ -181,10 +183,10 @@ def _end_failed(
     end(None if clean else raisable(error))
 
 
-def _has_no_hooks(
+def _ends_unheard(
     stream: BaseStream, error: BaseException, end: Callable[[BaseException | None], None]
 ) -> bool:
-    """Ends that no hook hears of: the client's leave (told by `settle`), and all before the commit."""
+    """End what no hook hears of, if it is that: a leave (told by `settle`), and all before the commit."""
     was_aborted = stream._abort is not None and isinstance(error, StreamClosed)
     if is_leave(stream, error) or is_end_of(stream, error) or was_aborted:
         end(None)
