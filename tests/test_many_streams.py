@@ -102,8 +102,7 @@ def serve_wsgi(app_for: Callable[[bool], Any], requests: int) -> None:
         leaves = number % 2 == 0
         body = app_for(leaves)(dict(environ), lambda *head: None)
         arrived = iter(body)
-        first = next(arrived)
-        assert first
+        first = next(chunk for chunk in arrived if chunk)  # an empty one sends the head
         if not leaves:
             assert len(first) + sum(map(len, arrived)) == 2 * len(CHUNK)
         body.close()

@@ -10,8 +10,10 @@ Rule: nothing is written after it, and it is brought about once.
 from __future__ import annotations
 
 import sys
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 
+# Where a hook of an error is at work, or what it has begun: the `_fails` of its stream.
+TELLING: ContextVar[object] = ContextVar("streamkit.telling", default=None)
 LEAVES_WITHIN = 0.9  # seconds from the clock's first look to the one that takes an error for dealt with
 
 
@@ -37,6 +39,7 @@ class Closing:
     """What a stream knows of a close that was put off; `BaseStream` is the one there is."""
 
     _put_off: PutOff | None = None
+    _fails: object = None  # its producer has failed, and that is to end it
 
     # Set by the stream, which has a default for each.
     _connected: bool
@@ -45,6 +48,8 @@ class Closing:
 
     def _puts_off_close(self, *, for_thread: bool = False) -> bool:
         """Note a close, if an error is on its way; `for_thread`: in one that the producer waits for."""
+        if self._fails is not None and TELLING.get() is not self._fails:
+            return True  # nobody but a hook may say that this is a good end
         if sys.exc_info()[1] is None or not self._connected:
             return False
         if not (self._awaits_threads() if for_thread else self._is_at_work()):

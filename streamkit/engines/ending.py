@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..core.base import BaseStream
 from ..core.causes import grouped_in, says
+from ..core.closing import TELLING
 from ..core.framing import Body
 from ..core.steps import StepAside
 from ..core.stream import AsyncResponseStream, ResponseStream
@@ -105,7 +107,8 @@ def fail(stream: ResponseStream, error: BaseException, end: Callable[[BaseExcept
         return
     stream._failed, stream._unlogged = True, error  # now, for with a hook's `close` the reader ends
     if stream._failure is not error:
-        report(stream, error)
+        with _telling(stream):
+            report(stream, error)
     if _ended_meanwhile(stream, error, end):
         return
     text, clean = completion_of(stream, error)
@@ -131,7 +134,8 @@ async def fail_async(
     stream._failing = error  # not before: a leave's would hold the stream by its frames
     stream._failed, stream._unlogged = True, error  # now, for with a hook's `close` the reader ends
     if stream._failure is not error:
-        await report_async(stream, error)
+        with _telling(stream):
+            await report_async(stream, error)
     if _ended_meanwhile(stream, error, end):
         return
     text, clean = completion_of(stream, error)
@@ -143,6 +147,17 @@ async def fail_async(
         except Exception as fault:  # not to be encoded, or no text at all
             log_error(stream, "a completion failed", fault)
     _end_failed(stream, error, end, clean, lingers=bool(text))
+
+
+@contextmanager
+def _telling(stream: BaseStream) -> Iterator[None]:
+    """Around the hooks of an error, which may close its stream when nobody else may any more."""
+    stream._fails = object()
+    told = TELLING.set(stream._fails)
+    try:
+        yield
+    finally:
+        TELLING.reset(told)
 
 
 def _ended_meanwhile(

@@ -18,6 +18,7 @@ from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextvars import copy_context
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -221,13 +222,13 @@ def _closed(coroutine: Coroutine[Any, Any, Any]) -> None:
 
 
 async def on_worker(call: Callable[[], Result]) -> Result:
-    """Run blocking code on a pooled thread and await its result."""
-    loop = asyncio.get_running_loop()
+    """Run blocking code on a pooled thread, in a copy of this context, and await its result."""
+    loop, context = asyncio.get_running_loop(), copy_context()
     future: asyncio.Future[Result] = loop.create_future()
 
     def job() -> None:
         try:
-            result = call()
+            result = context.run(call)
         except BaseException as error:
             outcome: Callable[[], None] = _failing(future, error)
         else:

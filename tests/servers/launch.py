@@ -11,6 +11,7 @@ nothing sleeps in place of asking.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import os
@@ -183,11 +184,35 @@ def poll(look: Callable[[], Value | None], *, bound: float, what: str) -> Value:
         time.sleep(LOOK_EVERY)
 
 
+_given: list[socket.socket] = []  # they stand for the ports that this process was given
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of this process's own: another run of these tests, beside this one, is not given it too.
+
+    It would take that server's answers for those of its own, which is still starting.
+    """
+    for _ in range(100):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if sys.platform != "linux":
+            return port
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            mark.bind(f"\0streamkit-test-port-{port}")  # an abstract name, which goes with its process
+        except OSError:
+            mark.close()
+        else:
+            _given.append(mark)
+            return port
+    raise AssertionError("100 free ports in a row were given to others")
+
+
+@atexit.register
+def _give_back() -> None:
+    while _given:
+        _given.pop().close()
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
