@@ -48,8 +48,8 @@ class Closing:
 
     def _puts_off_close(self, *, for_thread: bool = False) -> bool:
         """Note a close, if an error is on its way; `for_thread`: in one that the producer waits for."""
-        if self._fails is not None and TELLING.get() is not self._fails:
-            return True  # nobody but a hook may say that this is a good end
+        if self._fails is not None:  # nobody but a hook may say that this is a good end, and that at once
+            return TELLING.get() is not self._fails
         if sys.exc_info()[1] is None or not self._connected:
             return False
         if not (self._awaits_threads() if for_thread else self._is_at_work()):

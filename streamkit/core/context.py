@@ -6,6 +6,7 @@ has said is forgotten when the next begins, so nothing leaks into the next reque
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Awaitable, Generator
 from contextvars import Context, ContextVar, copy_context
@@ -59,7 +60,11 @@ def inherited(excluded: tuple[str, ...] = ()) -> Context:
 def steps_of(awaitable: Any) -> Any:
     """What an `await` goes through: a coroutine's own, or those of a generator that is marked as one."""
     made = getattr(awaitable, "__await__", None)
-    return iter(awaitable) if made is None else made()
+    if made is not None:
+        return made()
+    if not inspect.isawaitable(awaitable):  # a list, say, would be gone through
+        raise TypeError(f"object {type(awaitable).__name__} can't be used in 'await' expression")
+    return awaitable
 
 
 @types.coroutine
@@ -78,6 +83,7 @@ def awaited_in(context: Context, awaitable: Awaitable[Result]) -> Generator[Any,
 @types.coroutine
 def rest_in(context: Context, steps: Any, waits_for: Any) -> Generator[Any, Any, Any]:
     """The rest of `awaited_in`, after a first step that has something to wait for."""
+    thrown: BaseException | None = None
     try:
         while True:
             try:
@@ -85,8 +91,13 @@ def rest_in(context: Context, steps: Any, waits_for: Any) -> Generator[Any, Any,
             except BaseException as error:
                 if not hasattr(steps, "throw"):  # an iterator that is no generator
                     raise
-                waits_for = context.run(steps.throw, error)
-            else:
+                thrown = error
+            if thrown is None:
                 waits_for = context.run(next, steps)
+                continue
+            try:  # not above: whatever the steps raise later would have this error for its context
+                waits_for = context.run(steps.throw, thrown)
+            finally:
+                thrown = None  # its traceback refers to this frame
     except StopIteration as end:
         return end.value

@@ -186,6 +186,10 @@ class Cared(Tended):
             if not isinstance(chunk, (bytes, bytearray, memoryview)):
                 raise ProtocolViolation(f"wanted bytes as the body of a message (ASGI), got {chunk!r}")
             chunk = bytes(chunk)
+            if self._put_off is not None:  # closed, amid an error: nothing follows but the end
+                if more:
+                    return
+                chunk, message = b"", {**message, "body": b""}
             if chunk:
                 await self._hand_over(chunk, more=more and self.spool is None)
             try:
@@ -195,7 +199,8 @@ class Cared(Tended):
                     await self.server_send(message)
             except OSError as error:  # "raise an OSError if the client is gone" -- ASGI 2.4
                 self._gone(error)
-            self._direct = self.spool is None and self._body is Body.STREAM and self._ending is None
+            is_open = self._ending is None and self._put_off is None
+            self._direct = is_open and self.spool is None and self._body is Body.STREAM
         if not more:
             self.phase = OVER
             await self._finish("finish")

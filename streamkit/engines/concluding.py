@@ -65,8 +65,10 @@ class Concluding(Relay):
             if self._given_up:
                 await heard()
             for beside in self._beside:
-                if isinstance(error, asyncio.CancelledError) and not self._cut_off:
-                    beside.cancel()  # the server waits for no more
+                is_told_to_stop = isinstance(error, asyncio.CancelledError) and not self._cut_off
+                if is_told_to_stop or (error is not None and self._head is None):
+                    # The server waits for no more; or its error is the answer. Not before it has begun.
+                    asyncio.get_running_loop().call_soon(beside.cancel)
                 await asyncio.wait([beside])
                 _hear_of_leave(beside)
             if self._crossing is not None:
@@ -87,6 +89,8 @@ class Concluding(Relay):
             raise
         finally:
             self.scope = None
+            for beside in self._beside:
+                beside.cancel()  # nothing, where it is done
             if self._inbox is not None:
                 self._inbox.stop()
             if self._crossing is not None:

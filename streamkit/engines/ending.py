@@ -169,7 +169,7 @@ def _ended_meanwhile(
         log_error(stream, "the producer failed after its client had left", error)
         end(None)
         return True
-    if stream.closed:
+    if stream._is_over:
         log_before_close(stream)
         return True
     stream._unlogged = None

@@ -57,6 +57,7 @@ async def run(stream: LoopStream) -> None:
             check_returned(response.producer, await _producing(stream, response))
     except BaseException as error:
         stream._at_work = None
+        stream.stop_committing()
         ended = not stream.connected or stream._ending or stream._refusal
         if ended and isinstance(error, asyncio.CancelledError):
             stream._end(None)  # by the leave, or an early end; whoever cancelled does not wait for the word
@@ -95,6 +96,7 @@ async def end_of_producer(stream: LoopStream, response: StreamingResponse) -> No
         if not response.keep_open or stream._put_off is not None:
             await stream.close()
     except BaseException as error:  # a hook of the commit, or a body that is too short
+        stream.stop_committing()
         await fail_async(stream, error, stream._end)
 
 

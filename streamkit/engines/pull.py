@@ -284,6 +284,7 @@ class AsyncPull:
                 await stream.commit()  # its hooks find the resources open, as they do at a first chunk
         except BaseException as fault:
             del error  # its traceback refers to this frame
+            stream.stop_committing()
             taken = await self._close(fault)
             stream._pulling = False
             if isinstance(fault, asyncio.CancelledError):

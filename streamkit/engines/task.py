@@ -49,8 +49,8 @@ def close_told(stream: LoopWaits) -> None:
 
 
 async def _close_told(stream: LoopWaits, closer: Any) -> None:
-    if stream._put_off is None:
-        return  # the producer has failed meanwhile
+    if stream._put_off is None or stream._is_over:
+        return  # the producer has failed meanwhile, or has aborted it
     try:
         if closer is not None and closer.done() and not closer.cancelled():
             closer.result()  # may raise: the error was its own, and has ended it
@@ -78,6 +78,7 @@ class LoopStream(Channel, LoopWaits):
     _loop: asyncio.AbstractEventLoop
     _ready: Ready
     _committing: asyncio.Future[bool] | None = None  # the hooks at work; then whether all returned
+    _hooking: asyncio.Task[None] | None = None  # in which they are awaited
     _early: tuple[Early, ...] = ()  # written meanwhile
     _called: bool = False  # a thread has called the reader, which has not heard it yet
     _asks_loop: bool = False  # what threads write has to come to the loop, after what is on its way there
@@ -214,7 +215,8 @@ class LoopStream(Channel, LoopWaits):
             committing: asyncio.Future[bool] = self._loop.create_future()
             self._committing = committing
             self._committer = 0  # nobody, until the task of the hooks begins
-            return Lasting(self._keep(self._commit_after(waiting, committing)))
+            self._hooking = self._keep(self._commit_after(waiting, committing))
+            return Lasting(self._hooking)
         with self._mutex:
             if self._state is State.STARTED:
                 self._commit_now()
@@ -244,6 +246,12 @@ class LoopStream(Channel, LoopWaits):
                 self._put_early(self._early)
             self._early = ()
             committing.set_result(returned)
+
+    def stop_committing(self) -> None:
+        """Its producer has failed, or was cancelled: nobody needs the hooks of the commit any more."""
+        hooking, self._hooking = self._hooking, None
+        if hooking is not None and self._head is None:
+            self._loop.call_soon(hooking.cancel)  # not before it has begun: what it awaits would be lost
 
     def close(self) -> Awaitable[None]:
         if self._is_over:

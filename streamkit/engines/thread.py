@@ -202,6 +202,8 @@ def close_told(stream: ThreadWaits) -> None:
 
 
 def _close_told(stream: ThreadWaits) -> None:
+    if stream._is_over:
+        return  # aborted meanwhile
     try:
         stream._close()
     except BodyTooShort:
