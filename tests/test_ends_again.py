@@ -69,6 +69,23 @@ def test_nor_does_one_on_a_loop(way: str) -> None:
         assert is_cut(server.request().finish())
 
 
+def test_an_application_on_its_server_s_stack_has_failed_however_long_its_error_takes() -> None:
+    outcomes: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        stream = environ["streamkit.stream"]
+        try:
+            stream.write("half")
+            raise Boom
+        finally:
+            stream.close()
+            until(lambda: outcomes, 2.5)  # the clock has come by then
+
+    options = {"heartbeat": 1, "on_finish": lambda stream: outcomes.append(stream.outcome)}
+    assert is_cut(served(streamkit.wrap(app, options, kind="wsgi")))
+    assert outcomes == ["failed"]
+
+
 # -- who waits for it
 
 

@@ -77,7 +77,9 @@ def test_a_body_that_is_too_short_ends_though_its_error_hook_closes_it_and_its_c
 
 @ways
 @pytest.mark.parametrize("call", ["commit", "close", "write"])
-def test_a_commit_whose_hook_never_returns_holds_up_no_error(way: str, call: str) -> None:
+def test_a_commit_whose_hook_never_returns_holds_up_no_error(
+    way: str, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
     ended: list[bool] = []
 
     async def hook(stream: Any) -> None:
@@ -94,6 +96,8 @@ def test_a_commit_whose_hook_never_returns_holds_up_no_error(way: str, call: str
         answer = server.request().finish()
         assert until(lambda: ended), "the hook goes on for ever"
     assert (answer.starts, type(answer.error)) == ([], asyncio.TimeoutError)
+    assert "after the end of its stream" not in caplog.text
+    assert "while its client was leaving" not in caplog.text
 
 
 @pytest.mark.parametrize("item", [[], "text", (n for n in ())], ids=["list", "text", "generator"])

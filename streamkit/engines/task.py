@@ -280,7 +280,9 @@ class LoopStream(Channel, LoopWaits):
             await committing
             await self.close()
         except BaseException as error:
-            await fail_async(self, error, self._end)
+            # Cancelled with the hooks of the commit, it has no error of its own: its producer had one.
+            if not (isinstance(error, asyncio.CancelledError) and self._is_over):
+                await fail_async(self, error, self._end)
 
     def _run_late(self, hooks: list[Callable[..., Any]], *details: Any) -> None:
         for hook in hooks:
