@@ -18,7 +18,7 @@ from driving import PATIENCE, AsgiServer, WsgiServer, environ_of, scope_of, unti
 from twinned import server_for, ways
 
 import streamkit
-from streamkit.engines import thread as threads
+from streamkit.engines import late as late_closes
 
 LOOKED_AT_OFTEN = {"heartbeat": 0.04}  # the clock looks each 10 ms
 SLOW = 0.3  # seconds, for which an error takes its time: many looks, and less than a second
@@ -326,13 +326,13 @@ def test_a_late_close_that_comes_after_the_error_makes_no_half_body_whole(
         """A pool whose worker loses its turn, where it is to close."""
 
         def submit(self, job: Any) -> None:
-            if getattr(job, "func", None) is threads.close_told:
+            if getattr(job, "func", None) is late_closes.close_told:
                 late.append(job)
             else:
                 real.submit(job)
 
-    real = threads.pool
-    monkeypatch.setattr(threads, "pool", Slow())
+    real = late_closes.pool
+    monkeypatch.setattr(late_closes, "pool", Slow())
 
     def tell(stream: Any, error: BaseException) -> None:
         worker = threading.Thread(target=late[0])

@@ -12,11 +12,12 @@ from typing import Any
 
 from ..errors import StreamEnded
 from .ending import outcome_of, settle_async
+from .late import close_told_async
 from .loop import loop_thread
 from .producing import CLEANUP_SECONDS, start
 from .reading import Wake, resolve
 from .ready import ready_on
-from .task import LoopStream, close_told, keep
+from .task import LoopStream, keep
 
 
 class BridgeStream(LoopStream):
@@ -31,7 +32,7 @@ class BridgeStream(LoopStream):
         self._task: asyncio.Task[None] | None = None
 
     def _close_late(self) -> None:
-        self._loop.call_soon_threadsafe(close_told, self)
+        self._loop.call_soon_threadsafe(close_told_async, self)
 
     def _waker(self, future: asyncio.Future[None]) -> Wake:
         return partial(self._loop.call_soon_threadsafe, resolve, future)

@@ -21,7 +21,7 @@ from ..core.commit import State
 from ..core.framing import Body, Request
 from ..core.response import StreamingResponse
 from ..core.stream import ResponseStream
-from ..errors import BodyTooShort, ClientDisconnected, StreamEnded, StreamError
+from ..errors import ClientDisconnected, StreamEnded, StreamError
 from ..options import Options
 from ..types import Chunk
 from .channel import Channel
@@ -29,6 +29,7 @@ from .ending import fail_async, run_commit_hooks
 from .faces import faced
 from .gather import LoopGather
 from .handed import logged
+from .late import close_told_async
 from .reading import Wake, resolve
 from .ready import DONE, Lasting, Ready, ready, ready_on
 from .thread import HOOK_FAILED, NOT_IN_HOOK
@@ -38,28 +39,6 @@ from .waits import LoopWaits, future_of
 Result = TypeVar("Result")
 # The `_at_work` of the stream whose producer works here, or has made this task, as `asyncio.wait_for` does.
 WORKING: ContextVar[object] = ContextVar("streamkit.producer", default=None)
-
-
-def close_told(stream: LoopWaits) -> None:
-    """`thread.close_told`, on the stream's loop."""
-    put_off = stream._put_off
-    if put_off is not None and not put_off.is_late:  # else the producer has failed, or another look was first
-        put_off.is_late = True
-        put_off.context.run(stream._keep, _close_told(stream, put_off.closer))
-
-
-async def _close_told(stream: LoopWaits, closer: Any) -> None:
-    if stream._put_off is None or stream._is_over:
-        return  # the producer has failed meanwhile, or has aborted it
-    try:
-        if closer is not None and closer.done() and not closer.cancelled():
-            closer.result()  # may raise: the error was its own, and has ended it
-        await stream._close()
-    except BodyTooShort:
-        pass  # of which the stream has told
-    except BaseException as error:
-        await fail_async(stream, error, stream._end)
-        await stream._cut_late()
 
 
 class Early:
@@ -325,7 +304,7 @@ class TaskStream(LoopStream):
     _new_mutex = staticmethod(cast("Callable[[], threading.Lock]", _thread.RLock))
 
     def _close_late(self) -> None:
-        close_told(self)
+        close_told_async(self)
 
     def end_soon(self, ending: StreamEnded) -> None:
         self.end_early(ending)  # its clock strikes on its own loop, to which it is bound

@@ -16,11 +16,12 @@ from .clock import loop_clock
 from .crossing import Crossing
 from .handed import Handing
 from .inbox import Inbox
+from .late import close_told_async
 from .logs import ASGI_LOG
 from .loop import Loops
 from .messages import abort_transport, body_message
 from .spool import Spool
-from .task import close_told, keep
+from .task import keep
 from .waits import LoopWaits
 
 # Where the last head that was no stream's had its Content-Type, which, where its Content-Length,
@@ -106,7 +107,7 @@ class Tended(Handing, LoopWaits):
         if is_past(self, now):
             self.end_early(out_of_time(self))
         if self._is_close_due(now):
-            close_told(self)
+            close_told_async(self)
         silence = silence_of(self, self._sent, now)
         if not silence:
             return

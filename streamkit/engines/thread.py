@@ -15,7 +15,6 @@ from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for_futures
 from contextlib import ExitStack
 from contextvars import Context
-from functools import partial
 from typing import Any
 
 from ..core.base import BaseStream
@@ -23,11 +22,12 @@ from ..core.commit import State
 from ..core.producers import Kind, check_returned
 from ..core.replay import guard_anew, guarded_by
 from ..core.response import StreamingResponse
-from ..errors import BodyTooShort, ClientDisconnected, StreamError
+from ..errors import ClientDisconnected, StreamError
 from ..types import Chunk
 from .channel import Channel
 from .ending import fail, outcome_of, raisable, report, settle
 from .gather import ThreadGather
+from .late import close_soon
 from .logs import log_error
 from .pool import pool
 from .waits import ThreadWaits, future_of, reached
@@ -183,33 +183,6 @@ class ThreadStream(Channel, ThreadWaits):
             pool.submit(lambda: settle(self, outcome_of(self)))
         except RuntimeError:  # the machine has no thread for it, and there is no second time
             settle(self, outcome_of(self))
-
-
-def close_soon(stream: ThreadWaits) -> None:
-    """`close_told` for a clock, which must not wait for what hooks do."""
-    try:
-        pool.submit(partial(close_told, stream))
-    except RuntimeError:
-        pass  # the machine has no thread for it now; the clock comes again
-
-
-def close_told(stream: ThreadWaits) -> None:
-    """Close what was put off, as its producer would: with its context, and told of what fails."""
-    put_off = stream._put_off
-    if put_off is not None and not put_off.is_late:  # else the producer has failed, or another look was first
-        put_off.is_late = True
-        put_off.context.run(_close_told, stream)
-
-
-def _close_told(stream: ThreadWaits) -> None:
-    if stream._is_over:
-        return  # aborted meanwhile
-    try:
-        stream._close()
-    except BodyTooShort:
-        pass  # of which the stream has told
-    except BaseException as error:  # a hook of the commit
-        fail(stream, error, stream._end)
 
 
 def start(stream: ThreadStream, context: Context) -> None:

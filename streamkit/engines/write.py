@@ -41,10 +41,11 @@ from .coded import coded_write
 from .ending import log_before_close, outcome_of, settle
 from .handed import came_to_nothing
 from .last_words import last_words
+from .late import close_soon
 from .line import line_of
 from .registry import check_room
 from .spool import Spool
-from .thread import HOOK_FAILED, NOT_IN_HOOK, close_soon
+from .thread import HOOK_FAILED, NOT_IN_HOOK
 from .waits import reached
 
 ANSWERED = "this request is already answered by another stream"
