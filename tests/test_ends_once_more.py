@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from driving import AsgiServer, WsgiServer, until
+from driving import PATIENCE, AsgiServer, WsgiServer, scope_of, until
 from twinned import server_for, ways
 
 import streamkit
@@ -178,3 +179,41 @@ def test_no_message_of_a_body_follows_its_close_amid_an_error(version: str, more
     with AsgiServer(streamkit.wrap(application, kind="asgi")) as server:
         answer = server.request(version=version).finish()
     assert (answer.body, answer.complete, answer.error) == (b"all", True, None)
+
+
+def test_an_end_that_a_thread_brings_while_its_application_returns_is_sent_and_told() -> None:
+    outcomes: list[Any] = []
+    sent: list[Any] = []
+
+    async def main() -> None:
+        loop, goes_on, is_closing = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+        threads: list[threading.Thread] = []
+
+        def write_and_close(twin: Any) -> None:
+            twin.write(b"last")
+            loop.call_soon_threadsafe(is_closing.set)
+            twin.close()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            stream = scope["streamkit.stream"]
+            await stream.write("first")
+            threads.append(threading.Thread(target=write_and_close, args=(stream.sync,)))
+            threads[0].start()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+            if message.get("body") == b"last":
+                await asyncio.wait_for(is_closing.wait(), PATIENCE)
+                await asyncio.wait_for(goes_on.wait(), PATIENCE)
+
+        wrapped = streamkit.wrap(app, kind="asgi", on_finish=lambda stream: outcomes.append(stream.outcome))
+        serving = asyncio.create_task(wrapped(scope_of(), asyncio.Event().wait, send))
+        await asyncio.wait_for(is_closing.wait(), PATIENCE)
+        await asyncio.sleep(0.05)  # the close comes to the loop; a shorter one only proves less
+        goes_on.set()
+        await asyncio.wait_for(serving, PATIENCE)
+        await asyncio.to_thread(threads[0].join, PATIENCE)
+
+    asyncio.run(main())
+    assert outcomes == ["finished"]
+    assert [message.get("body") for message in sent[1:]] == [b"first", b"last", b""]

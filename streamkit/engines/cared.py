@@ -293,8 +293,21 @@ class Cared(Tended):
     async def _finish(self, how: End) -> None:
         """Close the body if that is still to be done, and tell whom it concerns."""
         if self._ended:
+            await self._until_finished()
             return
         self._ended = True
+        self._finishing = asyncio.get_running_loop().create_future()
+        try:
+            await self._finish_now(how)
+        finally:
+            self._finishing.set_result(None)
+
+    async def _until_finished(self) -> None:
+        """Wait for whoever is at the end of the body, in another task."""
+        if self._finishing is not None:
+            await asyncio.wait([self._finishing])
+
+    async def _finish_now(self, how: End) -> None:
         if self._inbox is not None:
             self._inbox.stop()
         failure = await self._send_end(how)

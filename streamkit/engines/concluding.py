@@ -89,7 +89,7 @@ class Concluding(Relay):
             raise
         finally:
             self.scope = None
-            for beside in self._beside:
+            for beside in self._beside if self._outcome is not None else ():
                 beside.cancel()  # nothing, where it is done
             if self._inbox is not None:
                 self._inbox.stop()
@@ -186,6 +186,7 @@ class Concluding(Relay):
     async def _say_last_words(self, ending: StreamEnded) -> None:
         """End the stream as its kind does, unless it has an end already."""
         if self._ended:
+            await self._until_finished()
             return
         words, clean = last_words(self, ending)
         if words and self._body is Body.STREAM:

@@ -61,6 +61,7 @@ class Tended(Handing, LoopWaits):
     _crossing: Crossing | None = None  # what worker threads have written, on its way to the loop
     _direct: bool = False  # a chunk of bytes needs no further check
     _committing: bool = False
+    _finishing: asyncio.Future[None] | None = None  # done when the end is told
     _heading: asyncio.Task[None] | None = None  # sends the head beside the application
     _beside: tuple[asyncio.Task[None], ...] = ()  # and whatever else the end has to wait for
     _log = ASGI_LOG
