@@ -295,12 +295,17 @@ class Cared(Tended):
         if self._ended:
             await self._until_finished()
             return
-        self._ended = True
+        self._ended, self._direct = True, False
         self._finishing = asyncio.get_running_loop().create_future()
         try:
             await self._finish_now(how)
         finally:
             self._finishing.set_result(None)
+
+    def _admits(self, size: int) -> bool:
+        if self._ended and self._connected:  # the last message is on its way
+            raise StreamClosed("cannot write to a closed stream")
+        return super()._admits(size)
 
     async def _until_finished(self) -> None:
         """Wait for whoever is at the end of the body, in another task."""
