@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.request import KEY
 from ..engines.loop import Loops
-from ..engines.phases import NEW, OVER
+from ..engines.passing import begin_messages
+from ..engines.phases import OVER
 from ..engines.registry import shutdown_async, signals
 from ..engines.send import ScopeStream
 from ..engines.tended import NO_HEAD
@@ -47,20 +47,9 @@ class StreamingMiddleware:
         if scope["type"] != "http":
             await self._pass(scope, receive, send)
             return
-        # Written out for the response that does not stream: each call here would cost it dearly.
-        stream = ScopeStream()
-        stream.middleware = self
-        stream.scope = scope
-        stream.server_receive = receive
-        stream.server_send = send
-        stream.phase = NEW
-        stream.touched = False
-        if KEY in scope:
-            stream.outer = scope[KEY]
-        scope[KEY] = stream
-        inner = self._inner
+        stream = begin_messages(ScopeStream, self, scope, receive, send)
         try:
-            await inner(scope, stream, stream.send)
+            await self._inner(scope, stream, stream.send)
         except BaseException as error:
             await stream.conclude(_named(error, self.app))
         else:

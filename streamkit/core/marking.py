@@ -9,13 +9,17 @@ Rule: the mark never reaches a server, also where a layer has kept a head and se
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from ..types import ASGIHeaders
 from .headers import Pairs, value_of
 
-__all__ = ["MARK", "USED", "marked", "marked_fields", "unmarked", "unmarked_fields"]
+__all__ = ["MARK", "USED", "marked", "marked_fields", "may_be_marked", "unmarked", "unmarked_fields"]
 
 MARK = "x-streamkit"
 _FIELD = (b"content-encoding", MARK.encode())
+_LENGTH = len(_FIELD[0])
 
 # Not empty once a head was marked in this process: before that none has to be looked at.
 USED: list[bool] = []
@@ -41,10 +45,18 @@ def _use() -> None:
         USED.append(True)
 
 
+def may_be_marked(headers: Iterable[tuple[str | bytes, Any]]) -> bool:
+    """Whether a name is as long as `Content-Encoding`, which few are: then a closer look is worth it."""
+    for pair in headers:  # noqa: SIM110 -- a generator would take three times as long
+        if len(pair[0]) == _LENGTH:
+            return True
+    return False
+
+
 def unmarked(headers: Pairs) -> Pairs:
     """These headers without the mark, alone or among codings that a layer has added."""
     for name, value in headers:
-        if len(name) == 16 and MARK in value and name.lower() == "content-encoding":
+        if len(name) == _LENGTH and MARK in value and name.lower() == "content-encoding":
             return _taken_off(headers)
     return headers
 
@@ -54,7 +66,7 @@ def unmarked_fields(fields: ASGIHeaders) -> ASGIHeaders:
     if _FIELD in fields:
         fields = [field for field in fields if field != _FIELD]
     for name, value in fields:
-        if len(name) == 16 and _FIELD[1] in value:
+        if len(name) == _LENGTH and _FIELD[1] in value:
             kept = unmarked([(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in fields])
             return [(n.encode("latin-1"), v.encode("latin-1")) for n, v in kept]
     return fields

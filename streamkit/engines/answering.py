@@ -19,10 +19,11 @@ from ..core.marking import USED, unmarked
 from ..core.request import Fields, fields_of
 from ..errors import EngineUnavailable, ProtocolViolation, TooManyStreams
 from ..syntax import status_line
-from ..types import Environ, ExcInfo, StartResponse, Write, WSGIHeaders
+from ..types import ExcInfo, Write, WSGIHeaders
 from .coded import coded_write
 from .handed import Handing, came_to_nothing
 from .line import Line
+from .passing import COMPILED, PassingAnswer
 from .spool import Spool
 from .waits import ThreadWaits, reached
 
@@ -41,12 +42,10 @@ def claiming() -> threading.Lock:
     return _claim
 
 
-class Answering(Handing, ThreadWaits):
+class Answering(PassingAnswer, Handing, ThreadWaits):
     """The application's own answer, on its way to the server."""
 
-    # What every request needs is in slots: on CPython 3.11 a default on the class makes an
-    # attribute five times as slow.
-    __slots__ = ("app_headers", "app_status", "environ", "options", "plain", "start_response")
+    __slots__ = ()
 
     passing: BaseStream | None = None  # the stream of the iterable that the application returned
     imperative = True
@@ -69,14 +68,7 @@ class Answering(Handing, ThreadWaits):
     _lock: threading.Lock = threading.Lock()
     _line: Line | None = None  # the connection, where the server hands it over
 
-    # Set by the middleware: an `__init__` would cost each request a call.
-    app_status: str | None  # what the application gave to start_response
-    app_headers: WSGIHeaders  # the same, once there is a status
-    plain: bool  # nothing has touched it: the application answers by itself
-    environ: Environ | None
-    start_response: StartResponse  # the server's
-
-    def start(self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None = None) -> Write:
+    def _start_in_full(self, status: str, headers: WSGIHeaders, exc_info: ExcInfo | None = None) -> Write:
         """PEP 3333's `start_response`: kept until it is known whether this is a stream."""
         if exc_info is not None or self.app_status is not None:
             if exc_info is not None and self.environ is None and self.passing is None and self._coder is None:
@@ -91,6 +83,9 @@ class Answering(Handing, ThreadWaits):
         self.app_status = status
         self.app_headers = headers
         return self
+
+    if COMPILED is None:
+        start = _start_in_full
 
     @property
     def answer(self) -> Answer | None:

@@ -21,6 +21,7 @@ from .clock import loop_clock
 from .coded import CodedSend
 from .ending import outcome_of, report_async, run_commit_hooks, settle_async
 from .messages import body_message, encoded, plain_answer, request_of, send_whole, spooled, too_many
+from .passing import nothing
 from .phases import CARED, DROPPING, OVER, OWN
 from .pull import TURNS
 from .registry import check_room
@@ -346,7 +347,3 @@ class Cared(Tended):
         except Exception as failure:
             return failure
         return None
-
-
-async def nothing() -> None:
-    """A message that goes no further now: a coroutine, as from a server's own `send`."""

@@ -5,24 +5,25 @@ Rule: what does not stream goes on as it is, looked at once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+from ..core.context import rest_of
 from ..core.framing import Body
 from ..core.headers import STREAMING_TYPES, media_type_of
-from ..core.marking import MARK, USED, unmarked_fields
+from ..core.marking import MARK, USED, may_be_marked, unmarked_fields
 from ..errors import ClientDisconnected, ProtocolViolation
 from ..syntax import check_status
 from ..types import Message, Send
-from .cared import no_headers, nothing
+from .cared import no_headers
 from .noted import Noted
+from .passing import COMPILED, PLAIN_TYPES, nothing
 from .phases import CARED, CARRIED, CARRYING, DROPPING, HELD, NEW, NOTED, ORDER, OVER, OWN, PASSING
 from .pull import TURNS
 
 _FILES = ("http.response.pathsend", "http.response.zerocopysend")
 _MARK = MARK.encode()
 _STRANGERS = frozenset({b"etag", b"content-length"})  # what layers add, to streams too
-_PLAIN_TYPES = frozenset({b"text/html; charset=utf-8", b"application/json", b"text/plain; charset=utf-8"})
 
 
 class Relay(Noted):
@@ -34,7 +35,7 @@ class Relay(Noted):
         """ASGI's `receive` for the application."""
         return self.inbox.receive()
 
-    def send(self, message: Message) -> Awaitable[Any]:
+    def _send_in_full(self, message: Message) -> Awaitable[Any]:
         """ASGI's `send` for the application; the head waits until it is known whether a stream follows."""
         try:
             kind = message["type"]
@@ -50,6 +51,13 @@ class Relay(Noted):
                     self.scope = None  # it holds the stream, and must not be held by it
                 send = self.server_send
                 return send(message)
+        elif phase == CARED:
+            if kind == "http.response.body":
+                if self._direct and self._connected and message.get("more_body"):
+                    chunk = message.get("body")
+                    if type(chunk) is bytes and chunk:
+                        return self._write_through(chunk)
+                return self._send_foreign(message)
         elif phase == NEW:
             if kind == "http.response.start":
                 type_at, content_type, length_at, length = self.middleware.plain_head
@@ -71,6 +79,14 @@ class Relay(Noted):
             return _both(self.server_send, self._start, message)
         return self._send_slowly(kind, message)
 
+    if COMPILED is None:
+        send = _send_in_full
+
+    async def _send_rest(self, body: Message, head: Awaitable[Any], *waits_for: Any) -> None:
+        """A body, after its head, whose sending may have begun and have something to wait for."""
+        await (rest_of(head.__await__(), waits_for[0], _at_once) if waits_for else head)
+        await self.server_send(body)
+
     def _begin(self, message: Message, marks: bool = True) -> Awaitable[None]:
         """Look at a head: it goes on, it waits for what follows it, or it is a stream's."""
         headers = message.get("headers", ())
@@ -86,7 +102,7 @@ class Relay(Noted):
                 typed = pair if typed is None else typed
             elif name == b"content-encoding" and marks and _MARK in pair[1]:
                 return self._begin({**message, "headers": unmarked_fields(headers)}, False)
-        if typed is not None and typed[1] not in _PLAIN_TYPES and _is_streaming(typed[1]):
+        if typed is not None and typed[1] not in PLAIN_TYPES and _is_streaming(typed[1]):
             return self._begin_foreign(_kept(message, headers))
         if sized is None:
             self._start = message
@@ -126,23 +142,14 @@ class Relay(Noted):
             if self._carrier() is None:  # another answer takes its place
                 self._take_back()
                 self.phase = NEW
-                return self.send(message)
+                return self._send_in_full(message)
             self.phase = CARRYING
             return self.server_send(self._without_strangers(message))
         if self.phase == OWN:  # written by our own stream: theirs is dropped
             if kind == "http.response.start":
                 self._app_status = check_status(message.get("status"))
             return nothing()
-        if kind == "http.response.body" and self.phase in (HELD, CARED):
-            chunk = message.get("body")
-            if (
-                self._direct
-                and type(chunk) is bytes
-                and chunk
-                and self._connected
-                and message.get("more_body")
-            ):
-                return self._write_through(chunk)
+        if kind == "http.response.body" and self.phase == HELD:
             return self._send_foreign(message)
         if kind == "http.response.body" and self.phase == DROPPING:
             if not message.get("more_body"):
@@ -182,6 +189,10 @@ class Relay(Noted):
         return {**message, "headers": headers}
 
 
+def _at_once(step: Callable[..., Any], *value: Any) -> Any:
+    return step(*value)
+
+
 def _kept(message: Message, headers: Any) -> Message:
     """A head that is to wait: its application may change it, once it has sent it."""
     kept = {**message}
@@ -202,12 +213,7 @@ def _says_no_more(headers: Any, type_at: int) -> bool:
         for pair in headers[:type_at]:
             if len(pair[0]) == 12 and pair[0].lower() == b"content-type":
                 return False
-    return not USED or not _may_be_marked(headers)
-
-
-def _may_be_marked(headers: Iterable[Any]) -> bool:
-    """Whether one of these is as long as `Content-Encoding`, which few are; `_begin` looks closer."""
-    return any(len(pair[0]) == 16 for pair in headers)
+    return not USED or not may_be_marked(headers)
 
 
 def _listed(headers: Any) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..errors import ClientDisconnected, StreamEnded
 from ..options import Options
-from ..types import Message, Receive, Scope, Send
+from ..types import Receive, Send
 from .care import heartbeat_of, is_past, out_of_time, silence_of, taken_for_gone, wants_heartbeat
 from .clock import loop_clock
 from .crossing import Crossing
@@ -20,6 +20,7 @@ from .late import close_told_async
 from .logs import ASGI_LOG
 from .loop import Loops
 from .messages import abort_transport, body_message
+from .passing import PassingMessages
 from .spool import Spool
 from .task import keep
 from .waits import LoopWaits
@@ -38,17 +39,14 @@ class Middleware(Protocol):
     plain_head: PlainHead
 
 
-class Tended(Handing, LoopWaits):
+class Tended(PassingMessages, Handing, LoopWaits):
     """What a request's stream is made of, and what the clock and the client do to it."""
 
-    # What every request needs is in slots: on CPython 3.11 a default on the class makes an
-    # attribute five times as slow.
-    __slots__ = ("middleware", "phase", "scope", "server_receive", "server_send", "touched")
+    __slots__ = ()
 
     imperative = True
     outer: Any = None  # the stream of a wrap around this one
     spool: Spool | None = None  # a whole body, for HTTP/1.0
-    _start: Message | None = None  # the application's start, until it is known what follows
     _inbox: Inbox | None = None
     _writer: asyncio.Task[Any] | None = None  # the task that is cut off when the client leaves
     _is_last: bool = False  # the application's last message is on its way
@@ -66,13 +64,7 @@ class Tended(Handing, LoopWaits):
     _beside: tuple[asyncio.Task[None], ...] = ()  # and whatever else the end has to wait for
     _log = ASGI_LOG
 
-    # Set by the middleware: an `__init__` would cost each request a call.
     middleware: Middleware
-    phase: int
-    touched: bool  # the end has to be told to somebody
-    scope: Scope | None
-    server_receive: Receive
-    server_send: Send
 
     @property
     def options(self) -> Options:  # type: ignore[override]

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 from ..core.context import unchunked
 from ..core.headers import Pairs, is_streaming, value_of
-from ..core.marking import USED, unmarked
-from ..core.request import KEY
+from ..core.marking import USED, may_be_marked, unmarked
+from ..engines.passing import begin_answer
 from ..engines.registry import signals
 from ..engines.write import RequestStream
 from ..errors import NotAnApplication
@@ -57,45 +57,38 @@ class StreamingMiddleware:
             signals.hook_in()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        # Written out for the response that does not stream: each call here would cost it dearly.
-        stream = RequestStream()
-        stream.options = self.options
-        stream.environ = environ
-        stream.start_response = start_response
-        stream.app_status = _NOTHING
-        stream.plain = True
-        if KEY in environ:
-            stream.outer = environ[KEY]
-        elif unchunked.ever:
+        stream = begin_answer(RequestStream, self.options, environ, start_response)
+        if unchunked.ever and stream.outer is None:
             unchunked.forget()
-        environ[KEY] = stream
         if self._app_on_worker:
             return carry_app(self._inner, stream, environ)
-        inner = self._inner
         try:
-            body = inner(environ, stream.start)
+            body = self._inner(environ, stream.start)
         except BaseException as error:
             return answer_of(environ, stream, partial(concluded, stream, error))
-        status = stream.app_status
-        if status is not None and stream.plain:
-            headers = stream.app_headers
-            try:
-                if type(body) is list or type(body) is tuple:
-                    plain = headers[0] == self._plain_type or self._is_plain(headers)
-                else:
-                    plain = self._is_whole(headers, body)
-                if plain and USED:  # some layer may have kept a marked head, and send it again now
-                    for pair in headers:
-                        if len(pair[0]) == 16:  # as `Content-Encoding`, and few others
-                            headers = unmarked(headers)
-                            break
-            except _NOT_PAIRS:
-                plain = False
-            if plain:
-                stream.environ = None  # it holds the stream, and must not be held by it
-                start_response(status, headers)
-                return body
-        return answer_of(environ, stream, partial(answered, stream, body))
+        if stream.is_like(body, self._plain_type, self._whole):
+            headers: Pairs | None = stream.app_headers
+        else:
+            headers = self._plain_headers(stream, body)
+            if headers is None:
+                return answer_of(environ, stream, partial(answered, stream, body))
+        stream.environ = None  # it holds the stream, and must not be held by it
+        start_response(stream.app_status, headers)  # type: ignore[arg-type]  # where there is a head, both are
+        return body
+
+    def _plain_headers(self, stream: RequestStream, body: Any) -> Pairs | None:
+        """The head to go on with, if this is no stream and nobody has touched its request's."""
+        if stream.app_status is None or not stream.plain:
+            return None
+        headers = stream.app_headers
+        try:
+            is_whole = type(body) is list or type(body) is tuple
+            if not (self._is_plain(headers) if is_whole else self._is_whole(headers, body)):
+                return None
+            # Some layer may have kept a marked head, and send it again now.
+            return unmarked(headers) if USED and may_be_marked(headers) else headers
+        except _NOT_PAIRS:
+            return None
 
     def _is_plain(self, headers: Pairs) -> bool:
         """Whether this is no stream's head; its media type is known from then on."""
@@ -142,6 +135,3 @@ class StreamingMiddleware:
         """The app, whose buffering layers are out of the way; by the first request all of them stand."""
         self._inner = stripped(self.app, self.options.strip, "wsgi", owner=self)
         return self._inner
-
-
-_NOTHING: str | None = None

@@ -1,0 +1,130 @@
+"""What every request costs, whether it streams or not: its stream's first fields, and short cuts.
+
+`_passing.c` is this file compiled, with short cuts for the commonest cases: an answer's `start` and
+`is_like`, and the `send` of messages. Whatever is not that common they leave to the Python that
+decides, to `_start_in_full` and `_send_in_full`, which are `start` and `send` where nothing is compiled.
+
+Rule: nothing but speed depends on which of the two is in use.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..core.marking import USED, may_be_marked
+from ..core.request import KEY
+from ..types import Environ, Message, Receive, Scope, Send, StartResponse, WSGIHeaders
+from .phases import HELD, NEW, OVER, PASSING
+
+_EDITION = 1  # of what the two have agreed upon; the same number stands in `_passing.c`
+
+# The most common types of what is no stream.
+PLAIN_TYPES = frozenset({b"text/html; charset=utf-8", b"application/json", b"text/plain; charset=utf-8"})
+
+
+async def nothing() -> None:
+    """A message that goes no further now: a coroutine, as from a server's own `send`."""
+
+
+def _compiled() -> Any:
+    """The compiled part, made known with what the Python decides by; None where there is none."""
+    if os.environ.get("STREAMKIT_PURE_PYTHON"):
+        return None
+    try:
+        from . import _passing  # type: ignore[attr-defined]
+    except ModuleNotFoundError:  # it was installed where no compiler was
+        return None
+    if _passing.EDITION != _EDITION:
+        raise ImportError(f"{_passing.__file__} was compiled from other sources: install streamkit again")
+    _passing.share(KEY, (NEW, HELD, PASSING, OVER), USED, PLAIN_TYPES)
+    return _passing
+
+
+COMPILED = _compiled()
+
+
+class PassingAnswer:
+    """What there is of a WSGI request's stream before anything touches it."""
+
+    # What every request needs is in slots: on CPython 3.11 a default on the class makes an
+    # attribute five times as slow.
+    __slots__ = ("app_headers", "app_status", "environ", "options", "plain", "start_response")
+
+    outer: Any  # the stream of a wrap around this one
+    app_status: str | None  # what the application gave to start_response
+    app_headers: WSGIHeaders  # the same, once there is a status
+    plain: bool  # nothing has touched it: the application answers by itself
+    environ: Environ | None
+    options: Any
+    start_response: StartResponse  # the server's
+
+    def is_like(self, body: object, plain_type: object, whole: object) -> bool:
+        """Whether this answer is at a glance like the last one that was no stream's.
+
+        `plain_type` is its first field, `whole` what there was beside a body that was no list.
+        """
+        if self.app_status is None or not self.plain or type(body) is not list:
+            return False
+        headers = self.app_headers
+        if type(headers) is not list or not headers or headers[0] != plain_type:
+            return False
+        return not USED or not may_be_marked(headers)
+
+
+class PassingMessages:
+    """What there is of an ASGI request's stream before anything touches it."""
+
+    __slots__ = ("_start", "middleware", "phase", "scope", "server_receive", "server_send", "touched")
+
+    outer: Any  # the stream of a wrap around this one
+    middleware: Any
+    phase: int
+    touched: bool  # the end has to be told to somebody
+    scope: Scope | None
+    server_receive: Receive
+    server_send: Send
+    _start: Message | None  # the application's start, until it is known what follows
+
+
+AnswerKind = TypeVar("AnswerKind", bound=PassingAnswer)
+MessagesKind = TypeVar("MessagesKind", bound=PassingMessages)
+
+
+def begin_answer(
+    kind: type[AnswerKind], options: Any, environ: Environ, start_response: StartResponse
+) -> AnswerKind:
+    """The stream of a WSGI request, in its environ from here on."""
+    stream = kind()
+    stream.options = options
+    stream.environ = environ
+    stream.start_response = start_response
+    stream.app_status = None
+    stream.plain = True
+    if KEY in environ:
+        stream.outer = environ[KEY]
+    environ[KEY] = stream
+    return stream
+
+
+def begin_messages(
+    kind: type[MessagesKind], middleware: Any, scope: Scope, receive: Receive, send: Send
+) -> MessagesKind:
+    """The stream of an ASGI request, in its scope from here on."""
+    stream = kind()
+    stream.middleware = middleware
+    stream.scope = scope
+    stream.server_receive = receive
+    stream.server_send = send
+    stream.phase = NEW
+    stream.touched = False
+    stream._start = None
+    if KEY in scope:
+        stream.outer = scope[KEY]
+    scope[KEY] = stream
+    return stream
+
+
+if not TYPE_CHECKING and COMPILED is not None:
+    PassingAnswer, PassingMessages = COMPILED.PassingAnswer, COMPILED.PassingMessages
+    begin_answer, begin_messages = COMPILED.begin_answer, COMPILED.begin_messages

@@ -1,0 +1,427 @@
+"""The compiled part: the same as the Python beside it, only faster; and nothing of it is lost or crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import passing_judge
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import streamkit
+from streamkit.engines import passing
+from streamkit.engines.send import ScopeStream
+from streamkit.engines.write import RequestStream
+
+KEY = "streamkit.stream"
+JUDGE = Path(passing_judge.__file__)
+
+
+@pytest.fixture
+def compiled(pytestconfig: pytest.Config) -> Any:
+    """The compiled part; where it was not built the test is left out, unless everything is wanted."""
+    if passing.COMPILED is None:
+        is_meant = bool(os.environ.get("STREAMKIT_PURE_PYTHON"))
+        if pytestconfig.getoption("--require-system") and not is_meant:
+            pytest.fail("streamkit was installed without its compiled part, and --require-system was given")
+        pytest.skip("streamkit was installed without its compiled part")
+    return passing.COMPILED
+
+
+# ---------------------------------------------------------------- the same as in Python
+
+
+@pytest.fixture(scope="module")
+def python_only() -> Iterator[Callable[[Any], Any]]:
+    """What comes of a case in a process without the compiled part."""
+    with subprocess.Popen(
+        [sys.executable, str(JUDGE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "STREAMKIT_PURE_PYTHON": "1"},
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+        assert json.loads(stdout.readline()) is True
+
+        def ask(case: Any) -> Any:
+            stdin.write(json.dumps(case) + "\n")
+            stdin.flush()
+            return json.loads(stdout.readline())
+
+        yield ask
+        stdin.close()
+
+
+TYPES = ("text/html; charset=utf-8", "application/json", "text/plain", "image/png", "text/event-stream")
+FIELDS = st.one_of(
+    st.tuples(st.sampled_from(("Content-Type", "content-type", "CONTENT-type")), st.sampled_from(TYPES)),
+    st.tuples(st.sampled_from(("Content-Length", "content-length", "CONTENT-length")), st.just("2")),
+    st.tuples(st.just("content-encoding"), st.sampled_from(("x-streamkit", "gzip", "gzip, x-streamkit"))),
+    st.sampled_from(
+        (("x-sixteen-letter", "1"), ("x-fourteen-let", "1"), ("x-twelve-let", "1"), ("ETag", '"1"'))
+    ),
+)
+ODD = st.one_of(FIELDS, st.sampled_from(((), ("a",), ("a", "b", "c"), (1, "b"), ("content-type", None))))
+TOUCHES = st.sampled_from((None, None, None, "hook", "commit hook", "abort"))
+PLAIN_HEAD = [("content-type", TYPES[0]), ("content-length", "2")]
+
+
+def heads(odd: bool = False) -> st.SearchStrategy[dict[str, Any]]:
+    lists = st.lists(ODD if odd else FIELDS, max_size=4)
+    return st.fixed_dictionaries(
+        {
+            "head": st.one_of(st.just(PLAIN_HEAD), st.just(PLAIN_HEAD[:1]), lists),
+            "holder": st.sampled_from(("list", "list", "list", "own list", "tuple", "iterator", "none")),
+            "pairs": st.sampled_from(("tuple", "tuple", "list")),
+        }
+    )
+
+
+CALLS = st.sampled_from(
+    (
+        ["plainly"],
+        ["plainly"],
+        ["with None"],
+        ["by name"],
+        [],
+        ["plainly", "plainly"],
+        ["plainly", "with exc_info"],
+    )
+)
+WSGI_REQUESTS = st.builds(
+    lambda head, rest: {**head, **rest},
+    heads(odd=True),
+    st.fixed_dictionaries(
+        {
+            "body": st.sampled_from(("list", "list", "page", "page", *passing_judge.BODIES)),
+            "calls": CALLS,
+            "touch": TOUCHES,
+            "raises": st.sampled_from((False, False, False, True)),
+            "own environ": st.booleans(),
+            "twice": st.booleans(),
+        }
+    ),
+)
+STARTS = st.builds(
+    lambda head, rest: {**(head or {}), **rest, "what": "http.response.start", "more": None},
+    st.one_of(st.none(), heads(), heads(), heads()),
+    st.fixed_dictionaries({"own dict": st.booleans(), "as task": st.booleans()}),
+)
+BODIES = st.fixed_dictionaries(
+    {
+        "what": st.just("http.response.body"),
+        "more": st.sampled_from((None, None, False, True, 0, 1, "")),
+        "own dict": st.booleans(),
+        "as task": st.booleans(),
+    }
+)
+OTHERS = st.fixed_dictionaries(
+    {
+        "what": st.sampled_from(
+            ("http.response.pathsend", "http.response.early_hint", "no message", "no type")
+        ),
+        "more": st.none(),
+        "own dict": st.just(False),
+        "as task": st.just(False),
+    }
+)
+MESSAGES = st.one_of(
+    st.tuples(STARTS, BODIES).map(list),
+    st.tuples(STARTS, BODIES, BODIES).map(list),
+    st.lists(st.one_of(STARTS, BODIES, BODIES, OTHERS), max_size=4),
+)
+SERVERS = ("answers at once", "answers at once", "waits", "waits for a future", "has lost the client",
+           "fails at first", "returns a task")  # fmt: skip
+ASGI_REQUESTS = st.fixed_dictionaries(
+    {
+        "messages": MESSAGES,
+        "touch": TOUCHES,
+        "server": st.sampled_from(SERVERS),
+        "raises": st.sampled_from((False, False, False, True)),
+        "goes on": st.booleans(),
+        "own scope": st.booleans(),
+        "twice": st.booleans(),
+    }
+)
+
+
+@pytest.mark.usefixtures("compiled")
+@settings(max_examples=400)
+@given(requests=st.lists(WSGI_REQUESTS, min_size=1, max_size=3))
+def test_any_answers_become_what_they_become_without_the_compiled_part(
+    python_only: Callable[[Any], Any], requests: list[Any]
+) -> None:
+    case = {"kind": "wsgi", "requests": requests}
+    assert passing_judge.outcome(json.loads(json.dumps(case))) == python_only(case)
+
+
+@pytest.mark.usefixtures("compiled")
+@settings(max_examples=400)
+@given(requests=st.lists(ASGI_REQUESTS, min_size=1, max_size=3))
+def test_any_messages_become_what_they_become_without_the_compiled_part(
+    python_only: Callable[[Any], Any], requests: list[Any]
+) -> None:
+    case = {"kind": "asgi", "requests": requests}
+    assert passing_judge.outcome(json.loads(json.dumps(case))) == python_only(case)
+
+
+# ---------------------------------------------------------------- nothing lost, nothing kept
+
+
+def environ() -> dict[str, Any]:
+    return dict(passing_judge.ENVIRON)
+
+
+def start_response(status: Any, headers: Any, exc_info: Any = None) -> None:
+    return None
+
+
+async def send(message: Any) -> None:
+    return None
+
+
+async def send_slowly(message: Any) -> None:
+    await asyncio.sleep(0)
+
+
+async def send_nothing(message: Any) -> None:
+    raise RuntimeError("no")
+
+
+def wsgi_app(head: list[tuple[str, str]], *, raises: bool = False) -> Any:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", list(head))
+        if raises:
+            raise KeyError("the app")
+        return [b"ok"]
+
+    return app
+
+
+def asgi_app(head: list[tuple[bytes, bytes]]) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": list(head)})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    return app
+
+
+HTML = ("Content-Type", "text/html; charset=utf-8")
+HTML_FIELD, LENGTH_FIELD = (b"content-type", b"text/html; charset=utf-8"), (b"content-length", b"2")
+
+
+def kept_after(request: Callable[[], None]) -> int:
+    """By how many blocks of memory a request makes the process larger, in the mean, rounded."""
+    for _ in range(200):  # what is made once only is no part of a request
+        request()
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(2000):
+        request()
+    gc.collect()
+    return round((sys.getallocatedblocks() - before) / 2000)
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize(
+    "head", [[HTML, ("Content-Length", "2")], [HTML], [], [("content-type", "text/event-stream")]]
+)
+def test_wsgi_requests_keep_nothing(head: list[tuple[str, str]], raises: bool) -> None:
+    wrapped = streamkit.wrap(wsgi_app(head, raises=raises), kind="wsgi")
+
+    def request() -> None:
+        try:
+            for _ in wrapped(environ(), start_response):
+                pass
+        except KeyError:
+            pass
+
+    assert kept_after(request) == 0
+
+
+@pytest.mark.parametrize("server", [send, send_slowly, send_nothing])
+@pytest.mark.parametrize("head", [[HTML_FIELD, LENGTH_FIELD], [HTML_FIELD], []])
+def test_asgi_requests_keep_nothing(head: list[tuple[bytes, bytes]], server: Any) -> None:
+    wrapped = streamkit.wrap(asgi_app(head), kind="asgi")
+    loop = asyncio.new_event_loop()
+
+    async def ask() -> None:
+        try:
+            await wrapped(dict(passing_judge.SCOPE), passing_judge.receive, server)
+        except RuntimeError:
+            pass
+
+    try:
+        assert kept_after(lambda: loop.run_until_complete(ask())) == 0
+    finally:
+        loop.close()
+
+
+def test_a_request_that_keeps_its_stream_is_collected() -> None:
+    request = environ()
+    stream = passing.begin_answer(RequestStream, streamkit.Options(), request, start_response)
+    stream.on_finish(lambda _: None)  # it has a dict of its own from here on
+    assert request[KEY] is stream
+    gone = weakref.ref(stream)
+    del request, stream
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_scope_that_keeps_its_stream_is_collected() -> None:
+    scope = dict(passing_judge.SCOPE)
+    stream = passing.begin_messages(ScopeStream, object(), scope, passing_judge.receive, send)
+    stream.ignore_disconnect = True
+    assert scope[KEY] is stream
+    assert vars(stream) == {"ignore_disconnect": True}
+    gone = weakref.ref(stream)
+    del scope, stream
+    gc.collect()
+    assert gone() is None
+
+
+# ---------------------------------------------------------------- misuse
+
+
+@pytest.mark.parametrize("kind", [object, int, None, "text", ScopeStream])
+def test_an_answer_of_another_class_is_refused(compiled: Any, kind: Any) -> None:
+    with pytest.raises(TypeError, match=r"wanted a subclass of .*PassingAnswer, got "):
+        compiled.begin_answer(kind, streamkit.Options(), environ(), start_response)
+
+
+@pytest.mark.parametrize("given", [(), (RequestStream,), (RequestStream, 1, 2, 3, 4)])
+def test_a_wrong_number_of_arguments_is_refused(compiled: Any, given: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError, match=rf"wanted 4 arguments, got {len(given)}"):
+        compiled.begin_answer(*given)
+    with pytest.raises(TypeError, match=rf"wanted 5 arguments, got {len(given[:4])}"):
+        compiled.begin_messages(*given[:4])
+
+
+@pytest.mark.parametrize("request_", [None, 5, object()])
+def test_a_request_that_is_no_mapping_is_refused(request_: Any) -> None:
+    with pytest.raises(TypeError):
+        passing.begin_answer(RequestStream, streamkit.Options(), request_, start_response)
+    with pytest.raises(TypeError):
+        passing.begin_messages(ScopeStream, object(), request_, passing_judge.receive, send)
+
+
+def test_a_stream_that_nobody_began_raises(compiled: Any) -> None:
+    assert compiled is not None
+    with pytest.raises(RuntimeError, match="made by its begin function"):
+        RequestStream().start("200 OK", [])
+    with pytest.raises(RuntimeError, match="made by its begin function"):
+        RequestStream().is_like([], None, None)
+    with pytest.raises(RuntimeError, match="made by its begin function"):
+        ScopeStream().send({"type": "http.response.start"})
+
+
+def test_fields_that_were_deleted_are_missed() -> None:
+    stream = passing.begin_messages(
+        ScopeStream,
+        streamkit.wrap(asgi_app([]), kind="asgi"),
+        dict(passing_judge.SCOPE),
+        passing_judge.receive,
+        send,
+    )
+    held = {"type": "http.response.start", "status": 200, "headers": [HTML_FIELD]}
+    asyncio.run(asyncio.wait_for(_awaited(stream.send(held)), 20))
+    del stream.server_send
+    with pytest.raises(AttributeError, match="server_send"):
+        asyncio.run(asyncio.wait_for(_awaited(stream.send({"type": "http.response.body"})), 20))
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+# ---------------------------------------------------------------- a message that goes no further now
+
+
+def held(compiled: Any) -> Any:
+    wrap = streamkit.wrap(asgi_app([]), kind="asgi")
+    stream = compiled.begin_messages(
+        ScopeStream, wrap, dict(passing_judge.SCOPE), passing_judge.receive, send
+    )
+    return stream.send({"type": "http.response.start", "status": 200, "headers": [HTML_FIELD]})
+
+
+def test_a_held_head_is_awaited_as_a_coroutine_is(compiled: Any) -> None:
+    nothing = held(compiled)
+
+    async def every_way() -> list[Any]:
+        return [
+            await nothing,
+            await asyncio.create_task(nothing),
+            await asyncio.wait_for(nothing, 20),
+            *await asyncio.gather(nothing, _awaited(nothing)),
+        ]
+
+    assert asyncio.iscoroutine(nothing)
+    assert asyncio.run(every_way()) == [None] * 5
+
+
+def test_a_held_head_raises_what_is_thrown_into_it(compiled: Any) -> None:
+    nothing = held(compiled)
+    with pytest.raises(KeyError, match="one"):
+        nothing.throw(KeyError("one"))
+    with pytest.raises(KeyError, match="two"):
+        nothing.throw(KeyError, KeyError("two"), None)
+    with pytest.raises(KeyError):
+        nothing.throw(KeyError)
+    with pytest.raises(TypeError):
+        nothing.throw()
+    with pytest.raises(StopIteration):
+        nothing.send(None)
+    assert nothing.close() is None
+
+
+# ---------------------------------------------------------------- a head that its server makes wait
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, KeyError("thrown")])
+def test_whoever_waits_for_a_held_head_can_be_cut_off(error: Any) -> None:
+    came: list[str] = []
+
+    async def send(message: Any) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except BaseException as thrown:
+            came.append(type(thrown).__name__)
+            raise
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    answer = streamkit.wrap(app, kind="asgi")(dict(passing_judge.SCOPE), passing_judge.receive, send)
+
+    async def first() -> None:
+        steps = answer.__await__()
+        next(steps)
+        with pytest.raises(type(error) if isinstance(error, Exception) else error):
+            steps.throw(error)
+
+    asyncio.run(first())
+    assert came == [type(error).__name__ if isinstance(error, Exception) else "CancelledError"]
+
+
+def test_a_middleware_says_which_of_the_two_it_uses(compiled: Any) -> None:
+    assert issubclass(RequestStream, compiled.PassingAnswer)
+    assert issubclass(ScopeStream, compiled.PassingMessages)
+    asked = "from streamkit.engines.passing import COMPILED; print(COMPILED)"
+    pure = {**os.environ, "STREAMKIT_PURE_PYTHON": "1"}
+    done = subprocess.run([sys.executable, "-c", asked], env=pure, capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"
