@@ -15,7 +15,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import streamkit
+from streamkit.core.marking import marked
 from streamkit.engines import passing
+
+marked([])  # from its first stream on, a process looks for marks in the heads of others
 
 KEY = "streamkit.stream"
 Case = dict[str, Any]
