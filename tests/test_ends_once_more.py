@@ -13,7 +13,7 @@ from driving import PATIENCE, AsgiServer, WsgiServer, scope_of, until
 from twinned import server_for, ways
 
 import streamkit
-from streamkit.errors import BodyTooShort, StreamAborted
+from streamkit.errors import BodyTooShort, StreamAborted, StreamClosed
 
 
 class Boom(Exception):
@@ -217,3 +217,37 @@ def test_an_end_that_a_thread_brings_while_its_application_returns_is_sent_and_t
     asyncio.run(main())
     assert outcomes == ["finished"]
     assert [message.get("body") for message in sent[1:]] == [b"first", b"last", b""]
+
+
+@pytest.mark.parametrize("writer", ["thread", "task"])
+def test_a_write_while_the_last_message_is_sent_is_refused(writer: str) -> None:
+    sent: list[Any] = []
+
+    async def main() -> BaseException:
+        is_ending, goes_on = asyncio.Event(), asyncio.Event()
+        streams: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            streams.append(scope["streamkit.stream"])
+            await streams[0].write("first")
+            streams.append(streams[0].sync)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                is_ending.set()
+                await asyncio.wait_for(goes_on.wait(), PATIENCE)
+
+        wrapped = streamkit.wrap(app, kind="asgi")
+        serving = asyncio.create_task(wrapped(scope_of(), asyncio.Event().wait, send))
+        await asyncio.wait_for(is_ending.wait(), PATIENCE)
+        stream, twin = streams
+        late = asyncio.to_thread(twin.write, "late") if writer == "thread" else stream.write("late")
+        with pytest.raises(StreamClosed) as refused:
+            await asyncio.wait_for(late, PATIENCE)
+        goes_on.set()
+        await asyncio.wait_for(serving, PATIENCE)
+        return refused.value
+
+    assert str(asyncio.run(main())) == "cannot write to a closed stream"
+    assert [message.get("body") for message in sent[1:]] == [b"first", b""]
