@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import json
 import os
 import subprocess
@@ -505,6 +506,17 @@ def test_whoever_waits_for_a_held_head_can_be_cut_off(error: Any) -> None:
 
     asyncio.run(first())
     assert came == [type(error).__name__ if isinstance(error, Exception) else "CancelledError"]
+
+
+def test_what_an_application_is_given_has_a_signature() -> None:
+    answer = passing.begin_answer(RequestStream, streamkit.Options(), environ(), start_response)
+    assert list(inspect.signature(answer.start).parameters) == ["status", "headers", "exc_info"]
+    messages = passing.begin_messages(
+        ScopeStream, object(), dict(passing_judge.SCOPE), passing_judge.receive, send
+    )
+    assert list(inspect.signature(messages.send).parameters) == ["message"]
+    assert "start_response" in answer.start.__doc__
+    assert "send" in messages.send.__doc__
 
 
 def test_a_middleware_says_which_of_the_two_it_uses(compiled: Any) -> None:

@@ -270,8 +270,11 @@ static PyMemberDef answer_members[] = {
     {NULL},
 };
 
+PyDoc_STRVAR(start_doc, "start($self, status, headers, exc_info=None)\n--\n\n"
+                        "PEP 3333's `start_response`: kept until it is known whether this is a stream.");
+
 static PyMethodDef answer_methods[] = {
-    {"start", (PyCFunction)(void (*)(void))answer_start, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"start", (PyCFunction)(void (*)(void))answer_start, METH_FASTCALL | METH_KEYWORDS, start_doc},
     {"is_like", (PyCFunction)(void (*)(void))answer_is_like, METH_FASTCALL, NULL},
     {NULL},
 };
@@ -522,8 +525,11 @@ static PyMemberDef messages_members[] = {
     {NULL},
 };
 
+PyDoc_STRVAR(send_doc, "send($self, message, /)\n--\n\n"
+                       "ASGI's `send` for the application; the head waits until it is known what follows.");
+
 static PyMethodDef messages_methods[] = {
-    {"send", (PyCFunction)messages_send, METH_O, NULL},
+    {"send", (PyCFunction)messages_send, METH_O, send_doc},
     {NULL},
 };
 
