@@ -22,27 +22,30 @@ class CompiledPart(BuildHookInterface[Any]):
     """Part of a wheel, and of an editable install."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if self.target_name != "wheel" or not _is_wanted():
+        if self.target_name != "wheel":
+            return
+        built = Path(self.root, SOURCE).with_name("_passing" + sysconfig.get_config_var("EXT_SUFFIX"))
+        built.unlink(missing_ok=True)  # of sources that may have been others
+        if not _is_wanted():
             return
         try:
-            built = self._built()
+            self._build(built)
         except (BaseError, CCompilerError, OSError) as error:
             self.app.display_warning(f"streamkit is installed without its compiled part: {error}")
             return
-        build_data["artifacts"].append(f"/{built}")
+        build_data["artifacts"].append(f"/{built.relative_to(self.root).as_posix()}")
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
-    def _built(self) -> Path:
-        """Where it is, from the project's directory: beside its source."""
-        root = Path(self.root)
-        extension = Extension(NAME, [str(root / SOURCE)])
+    def _build(self, target: Path) -> None:
+        """Put it where it belongs: beside its source, whole."""
+        extension = Extension(NAME, [str(Path(self.root, SOURCE))])
         command = build_ext(Distribution({"name": "streamkit", "ext_modules": [extension]}))
-        with tempfile.TemporaryDirectory() as scratch:
-            command.build_lib, command.build_temp = str(root), scratch
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            command.build_lib = command.build_temp = scratch
             command.ensure_finalized()
             command.run()
-            return Path(command.get_ext_fullpath(NAME)).relative_to(root)
+            Path(command.get_ext_fullpath(NAME)).replace(target)
 
 
 def _is_wanted() -> bool:

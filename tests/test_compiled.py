@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +88,8 @@ NEAR = (
     [TYPED, ("CONTENT-length", "2")],
     [TYPED, SIZED, ("content-encoding", "x-streamkit")],
     [TYPED, ("content-encoding", "x-streamkit")],
+    [TYPED, (1, "b")],
+    [TYPED, ()],
 )
 
 
@@ -232,7 +231,7 @@ def test_a_head_after_one_that_it_nearly_equals_is_no_other(
             assert passing_judge.outcome(json.loads(json.dumps(case))) == python_only(case)
 
 
-# ---------------------------------------------------------------- nothing lost, nothing kept
+# ---------------------------------------------------------------- misuse
 
 
 def environ() -> dict[str, Any]:
@@ -241,149 +240,6 @@ def environ() -> dict[str, Any]:
 
 def start_response(status: Any, headers: Any, exc_info: Any = None) -> None:
     return None
-
-
-async def send(message: Any) -> None:
-    return None
-
-
-async def send_slowly(message: Any) -> None:
-    await asyncio.sleep(0)
-
-
-async def send_nothing(message: Any) -> None:
-    raise RuntimeError("no")
-
-
-def wsgi_app(head: list[tuple[str, str]], *, raises: bool = False) -> Any:
-    def app(environ: Any, start_response: Any) -> Any:
-        start_response("200 OK", list(head))
-        if raises:
-            raise KeyError("the app")
-        return [b"ok"]
-
-    return app
-
-
-def asgi_app(head: list[tuple[bytes, bytes]]) -> Any:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": list(head)})
-        await send({"type": "http.response.body", "body": b"ok"})
-
-    return app
-
-
-HTML = ("Content-Type", "text/html; charset=utf-8")
-HTML_FIELD, LENGTH_FIELD = (b"content-type", b"text/html; charset=utf-8"), (b"content-length", b"2")
-
-
-def kept_after(request: Callable[[], None]) -> int:
-    """By how many blocks of memory a request makes the process larger, in the mean, rounded."""
-    for _ in range(200):  # what is made once only is no part of a request
-        request()
-    gc.collect()
-    before = sys.getallocatedblocks()
-    for _ in range(2000):
-        request()
-    gc.collect()
-    return round((sys.getallocatedblocks() - before) / 2000)
-
-
-@pytest.mark.parametrize("raises", [False, True])
-@pytest.mark.parametrize(
-    "head", [[HTML, ("Content-Length", "2")], [HTML], [], [("content-type", "text/event-stream")]]
-)
-def test_wsgi_requests_keep_nothing(head: list[tuple[str, str]], raises: bool) -> None:
-    wrapped = streamkit.wrap(wsgi_app(head, raises=raises), kind="wsgi")
-
-    def request() -> None:
-        try:
-            for _ in wrapped(environ(), start_response):
-                pass
-        except KeyError:
-            pass
-
-    assert kept_after(request) == 0
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("no_collector")
-def test_a_plain_wsgi_request_leaves_nothing_to_the_collector() -> None:
-    wrapped = streamkit.wrap(wsgi_app([HTML, ("Content-Length", "2")]), kind="wsgi")
-    gone = []
-    for _ in range(3):  # the first sees to layers, the others are like it
-        request = environ()
-        assert list(wrapped(request, start_response)) == [b"ok"]
-        gone.append(weakref.ref(request[KEY]))
-        del request
-    assert [stream() for stream in gone] == [None] * 3
-
-
-@pytest.mark.usefixtures("no_collector")
-@pytest.mark.parametrize("head", [[HTML_FIELD, LENGTH_FIELD], [HTML_FIELD]])
-def test_a_plain_asgi_request_leaves_nothing_to_the_collector(head: list[tuple[bytes, bytes]]) -> None:
-    wrapped = streamkit.wrap(asgi_app(head), kind="asgi")
-    gone = []
-
-    async def ask() -> None:
-        for _ in range(3):
-            scope = dict(passing_judge.SCOPE)
-            await wrapped(scope, passing_judge.receive, send)
-            gone.append(weakref.ref(scope[KEY]))
-
-    asyncio.run(ask())
-    assert [stream() for stream in gone] == [None] * 3
-
-
-@pytest.mark.parametrize("server", [send, send_slowly, send_nothing])
-@pytest.mark.parametrize("head", [[HTML_FIELD, LENGTH_FIELD], [HTML_FIELD], []])
-def test_asgi_requests_keep_nothing(head: list[tuple[bytes, bytes]], server: Any) -> None:
-    wrapped = streamkit.wrap(asgi_app(head), kind="asgi")
-    loop = asyncio.new_event_loop()
-
-    async def ask() -> None:
-        try:
-            await wrapped(dict(passing_judge.SCOPE), passing_judge.receive, server)
-        except RuntimeError:
-            pass
-
-    try:
-        assert kept_after(lambda: loop.run_until_complete(ask())) == 0
-    finally:
-        loop.close()
-
-
-def test_a_request_that_keeps_its_stream_is_collected() -> None:
-    request = environ()
-    stream = passing.begin_answer(RequestStream, streamkit.Options(), request, start_response)
-    stream.on_finish(lambda _: None)  # it has a dict of its own from here on
-    assert request[KEY] is stream
-    gone = weakref.ref(stream)
-    del request, stream
-    gc.collect()
-    assert gone() is None
-
-
-def test_a_scope_that_keeps_its_stream_is_collected() -> None:
-    scope = dict(passing_judge.SCOPE)
-    stream = passing.begin_messages(ScopeStream, object(), scope, passing_judge.receive, send)
-    stream.ignore_disconnect = True
-    assert scope[KEY] is stream
-    assert vars(stream) == {"ignore_disconnect": True}
-    gone = weakref.ref(stream)
-    del scope, stream
-    gc.collect()
-    assert gone() is None
-
-
-# ---------------------------------------------------------------- misuse
 
 
 @pytest.mark.parametrize("kind", [object, int, None, "text", ScopeStream])
@@ -400,14 +256,6 @@ def test_a_wrong_number_of_arguments_is_refused(compiled: Any, given: tuple[Any,
         compiled.begin_messages(*given[:4])
 
 
-@pytest.mark.parametrize("request_", [None, 5, object()])
-def test_a_request_that_is_no_mapping_is_refused(request_: Any) -> None:
-    with pytest.raises(TypeError):
-        passing.begin_answer(RequestStream, streamkit.Options(), request_, start_response)
-    with pytest.raises(TypeError):
-        passing.begin_messages(ScopeStream, object(), request_, passing_judge.receive, send)
-
-
 def test_a_stream_that_nobody_began_raises(compiled: Any) -> None:
     assert compiled is not None
     with pytest.raises(RuntimeError, match="made by its begin function"):
@@ -418,105 +266,22 @@ def test_a_stream_that_nobody_began_raises(compiled: Any) -> None:
         ScopeStream().send({"type": "http.response.start"})
 
 
-def test_fields_that_were_deleted_are_missed() -> None:
-    stream = passing.begin_messages(
-        ScopeStream,
-        streamkit.wrap(asgi_app([]), kind="asgi"),
-        dict(passing_judge.SCOPE),
-        passing_judge.receive,
-        send,
+# ---------------------------------------------------------------- how it is installed
+
+
+def test_without_the_compiled_part_all_is_python(tmp_path: Path) -> None:
+    package = Path(streamkit.__file__).parent
+    shutil.copytree(
+        package, tmp_path / "streamkit", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
     )
-    held = {"type": "http.response.start", "status": 200, "headers": [HTML_FIELD]}
-    asyncio.run(asyncio.wait_for(_awaited(stream.send(held)), 20))
-    del stream.server_send
-    with pytest.raises(AttributeError, match="server_send"):
-        asyncio.run(asyncio.wait_for(_awaited(stream.send({"type": "http.response.body"})), 20))
-
-
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
-
-
-# ---------------------------------------------------------------- a message that goes no further now
-
-
-def held(compiled: Any) -> Any:
-    wrap = streamkit.wrap(asgi_app([]), kind="asgi")
-    stream = compiled.begin_messages(
-        ScopeStream, wrap, dict(passing_judge.SCOPE), passing_judge.receive, send
-    )
-    return stream.send({"type": "http.response.start", "status": 200, "headers": [HTML_FIELD]})
-
-
-def test_a_held_head_is_awaited_as_a_coroutine_is(compiled: Any) -> None:
-    nothing = held(compiled)
-
-    async def every_way() -> list[Any]:
-        return [
-            await nothing,
-            await asyncio.create_task(nothing),
-            await asyncio.wait_for(nothing, 20),
-            *await asyncio.gather(nothing, _awaited(nothing)),
-        ]
-
-    assert asyncio.iscoroutine(nothing)
-    assert asyncio.run(every_way()) == [None] * 5
-
-
-def test_a_held_head_raises_what_is_thrown_into_it(compiled: Any) -> None:
-    nothing = held(compiled)
-    with pytest.raises(KeyError, match="one"):
-        nothing.throw(KeyError("one"))
-    with pytest.raises(KeyError, match="two"):
-        nothing.throw(KeyError, KeyError("two"), None)
-    with pytest.raises(KeyError):
-        nothing.throw(KeyError)
-    with pytest.raises(TypeError):
-        nothing.throw()
-    with pytest.raises(StopIteration):
-        nothing.send(None)
-    assert nothing.close() is None
-
-
-# ---------------------------------------------------------------- a head that its server makes wait
-
-
-@pytest.mark.parametrize("error", [asyncio.CancelledError, KeyError("thrown")])
-def test_whoever_waits_for_a_held_head_can_be_cut_off(error: Any) -> None:
-    came: list[str] = []
-
-    async def send(message: Any) -> None:
-        try:
-            await asyncio.get_running_loop().create_future()
-        except BaseException as thrown:
-            came.append(type(thrown).__name__)
-            raise
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"ok"})
-
-    answer = streamkit.wrap(app, kind="asgi")(dict(passing_judge.SCOPE), passing_judge.receive, send)
-
-    async def first() -> None:
-        steps = answer.__await__()
-        next(steps)
-        with pytest.raises(type(error) if isinstance(error, Exception) else error):
-            steps.throw(error)
-
-    asyncio.run(first())
-    assert came == [type(error).__name__ if isinstance(error, Exception) else "CancelledError"]
-
-
-def test_what_an_application_is_given_has_a_signature() -> None:
-    answer = passing.begin_answer(RequestStream, streamkit.Options(), environ(), start_response)
-    assert list(inspect.signature(answer.start).parameters) == ["status", "headers", "exc_info"]
-    messages = passing.begin_messages(
-        ScopeStream, object(), dict(passing_judge.SCOPE), passing_judge.receive, send
-    )
-    assert list(inspect.signature(messages.send).parameters) == ["message"]
-    assert "start_response" in answer.start.__doc__
-    assert "send" in messages.send.__doc__
+    asked = "import streamkit.engines.passing as one; print(one.COMPILED, one.__file__)"
+    alone = {name: value for name, value in os.environ.items() if name != "STREAMKIT_PURE_PYTHON"}
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        env={**alone, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout == f"None {tmp_path / 'streamkit/engines/passing.py'}\n"
 
 
 def test_a_middleware_says_which_of_the_two_it_uses(compiled: Any) -> None:

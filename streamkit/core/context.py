@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Generator
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 
@@ -76,13 +76,13 @@ def awaited_in(context: Context, awaitable: Awaitable[Result]) -> Generator[Any,
     except StopIteration as end:
         result: Result = end.value
         return result
-    result = yield from rest_of(steps, waits_for, context.run)
+    result = yield from rest_in(context, steps, waits_for)
     return result
 
 
 @types.coroutine
-def rest_of(steps: Any, waits_for: Any, run: Callable[..., Any]) -> Generator[Any, Any, Any]:
-    """The rest of an `await`, after a first step that has something to wait for; `run` makes each step."""
+def rest_in(context: Context, steps: Any, waits_for: Any) -> Generator[Any, Any, Any]:
+    """The rest of `awaited_in`, after a first step that has something to wait for."""
     thrown: BaseException | None = None
     try:
         while True:
@@ -93,10 +93,10 @@ def rest_of(steps: Any, waits_for: Any, run: Callable[..., Any]) -> Generator[An
                     raise
                 thrown = error
             if thrown is None:
-                waits_for = run(next, steps)
+                waits_for = context.run(next, steps)
                 continue
             try:  # not above: whatever the steps raise later would have this error for its context
-                waits_for = run(steps.throw, thrown)
+                waits_for = context.run(steps.throw, thrown)
             finally:
                 thrown = None  # its traceback refers to this frame
     except StopIteration as end:

@@ -21,8 +21,8 @@ typedef struct {
     PyObject *phase_new, *phase_held, *phase_passing, *phase_over;
     PyObject *marks;                            /* a list, empty while no head was marked */
     PyObject *plain_types;                      /* a frozenset of Content-Types, as bytes */
-    PyObject *nothing;                          /* what is awaited where nothing is sent yet */
-    PyObject *outer, *start_in_full, *send_in_full, *send_rest, *plain_head; /* names of attributes */
+    PyObject *nothing, *both;                   /* coroutine functions */
+    PyObject *outer, *start_in_full, *send_in_full, *plain_head; /* names of attributes */
     PyObject *type, *headers, *more_body;       /* keys of messages */
     PyObject *start_kind, *body_kind;           /* types of messages */
 } Shared;
@@ -30,8 +30,8 @@ typedef struct {
 #define EACH_SHARED(DO, s)                                                                          \
     DO(s->key) DO(s->answer_type) DO(s->messages_type) DO(s->phase_new) DO(s->phase_held)           \
     DO(s->phase_passing) DO(s->phase_over) DO(s->marks) DO(s->plain_types) DO(s->nothing)           \
-    DO(s->outer) DO(s->start_in_full) DO(s->send_in_full) DO(s->send_rest) DO(s->plain_head)        \
-    DO(s->type)                                                                                     \
+    DO(s->outer) DO(s->start_in_full) DO(s->send_in_full) DO(s->plain_head)        \
+    DO(s->type) DO(s->both)                                                                         \
     DO(s->headers) DO(s->more_body) DO(s->start_kind) DO(s->body_kind)
 
 /* ---------------------------------------------------------------- small helpers */
@@ -367,14 +367,15 @@ static PyObject *forward(Messages *self, PyObject *message) {
     return sent;
 }
 
-/* Whether no message follows this one. */
-static int is_last(Shared *shared, PyObject *message) {
+enum { LAST, NOT_LAST, UNUSUAL };
+
+/* Whether no message follows this one. What is neither True nor False might run any code if it was asked. */
+static int place_of(Shared *shared, PyObject *message) {
     PyObject *more = PyDict_GetItemWithError(message, shared->more_body);
     if (more == NULL) {
-        return PyErr_Occurred() ? -1 : 1;
+        return PyErr_Occurred() ? -1 : LAST;
     }
-    int is_more = PyObject_IsTrue(more);
-    return is_more < 0 ? -1 : !is_more;
+    return more == Py_False ? LAST : more == Py_True ? NOT_LAST : UNUSUAL;
 }
 
 /* Whether a head is plain by all that it says and has no length: what follows it decides. */
@@ -408,37 +409,62 @@ static int is_held(Shared *shared, PyObject *headers) {
     return 1;
 }
 
-/* Send a head that was held, and then the body that it waited for. */
-static PyObject *send_both(Messages *self, PyObject *message) {
+/* A head: it goes on, or waits for what follows it. NULL without an error if that is for the Python to say. */
+static PyObject *begin(Messages *self, PyObject *message) {
     Shared *shared = self->shared;
-    PyObject *start = self->start, *waits_for = NULL;
-    Py_INCREF(Py_None);
-    self->start = Py_None;
-    put(&self->phase, shared->phase_over);
-    put(&self->scope, Py_None);
-    PyObject *first = forward(self, start);
-    Py_DECREF(start);
-    if (first == NULL) {
+    if (self->middleware == NULL) { /* it is being collected */
         return NULL;
     }
-    if (first == shared->nothing) { /* of a wrap around this one */
-        Py_DECREF(first);
-        return forward(self, message);
+    PyObject *known = PyObject_GetAttr(self->middleware, shared->plain_head);
+    if (known == NULL) {
+        return NULL;
     }
-    if (PyCoro_CheckExact(first)) { /* most servers' are through at once */
-        PySendResult how = PyIter_Send(first, Py_None, &waits_for);
-        if (how != PYGEN_NEXT) {
-            Py_DECREF(first);
-            Py_XDECREF(waits_for);
-            return how == PYGEN_ERROR ? NULL : forward(self, message);
+    /* From here on nothing runs but what is here, so that what is borrowed stays. */
+    PyObject *headers = PyDict_GetItemWithError(message, shared->headers);
+    int is_plain = 0, holds = 0;
+    if (headers != NULL && PyList_CheckExact(headers) && self->phase == shared->phase_new &&
+        self->touched == Py_False) {
+        if (PyTuple_CheckExact(known) && PyTuple_GET_SIZE(known) == 4) {
+            is_plain = is_like_last(shared, headers, PyTuple_GET_ITEM(known, 0), PyTuple_GET_ITEM(known, 1),
+                                    PyTuple_GET_ITEM(known, 2), PyTuple_GET_ITEM(known, 3));
+        }
+        if (!is_plain) {
+            holds = is_held(shared, headers);
         }
     }
-    /* The last argument is only there if there is something to wait for: NULL ends them. */
-    PyObject *rest =
-        PyObject_CallMethodObjArgs((PyObject *)self, shared->send_rest, message, first, waits_for, NULL);
-    Py_DECREF(first);
-    Py_XDECREF(waits_for);
-    return rest;
+    Py_DECREF(known);
+    if (is_plain < 0 || holds < 0) {
+        return NULL;
+    }
+    if (is_plain) {
+        put(&self->phase, shared->phase_passing);
+        return forward(self, message);
+    }
+    if (holds) {
+        put(&self->start, message);
+        put(&self->phase, shared->phase_held);
+        return PyObject_CallNoArgs(shared->nothing);
+    }
+    return NULL;
+}
+
+/* A body whose head was held, and which is all: the two go on together. */
+static PyObject *send_both(Messages *self, PyObject *message) {
+    PyObject *args[] = {self->server_send, self->start, message};
+    Py_XINCREF(args[0]);
+    Py_INCREF(args[1]);
+    put(&self->phase, self->shared->phase_over);
+    put(&self->scope, Py_None);
+    PyObject *both = NULL;
+    if (args[0] == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "server_send");
+    }
+    else {
+        both = PyObject_Vectorcall(self->shared->both, args, 3, NULL);
+    }
+    Py_XDECREF(args[0]);
+    Py_DECREF(args[1]);
+    return both;
 }
 
 /* `send` for the application. */
@@ -448,19 +474,14 @@ static PyObject *messages_send(Messages *self, PyObject *message) {
         return NULL;
     }
     PyObject *kind = PyDict_CheckExact(message) ? PyDict_GetItemWithError(message, shared->type) : NULL;
-    int usual = 0;
+    PyObject *sent = NULL;
+    int place;
     if (kind == NULL) {
-        if (PyErr_Occurred()) {
-            return NULL;
-        }
+        /* the Python says what is wrong with it, if anything */
     }
     else if (self->phase == shared->phase_passing) {
-        if (is_same(kind, shared->body_kind)) {
-            usual = is_last(shared, message);
-            if (usual < 0) {
-                return NULL;
-            }
-            if (usual) {
+        if (is_same(kind, shared->body_kind) && (place = place_of(shared, message)) != UNUSUAL && place >= 0) {
+            if (place == LAST) {
                 put(&self->phase, shared->phase_over);
                 put(&self->scope, Py_None); /* it holds the stream, and must not be held by it */
             }
@@ -470,52 +491,24 @@ static PyObject *messages_send(Messages *self, PyObject *message) {
     else if (self->touched != Py_False) {
         /* somebody wants to be told of its end */
     }
-    else if (self->phase == shared->phase_new && is_same(kind, shared->start_kind)) {
-        PyObject *headers = PyDict_GetItemWithError(message, shared->headers);
-        if (headers == NULL || !PyList_CheckExact(headers)) {
-            if (PyErr_Occurred()) {
-                return NULL;
-            }
-        }
-        else {
-            PyObject *known = PyObject_GetAttr(self->middleware, shared->plain_head);
-            if (known == NULL) {
-                return NULL;
-            }
-            if (PyTuple_CheckExact(known) && PyTuple_GET_SIZE(known) == 4) {
-                usual = is_like_last(shared, headers, PyTuple_GET_ITEM(known, 0), PyTuple_GET_ITEM(known, 1),
-                                     PyTuple_GET_ITEM(known, 2), PyTuple_GET_ITEM(known, 3));
-            }
-            Py_DECREF(known);
-            if (usual > 0) {
-                put(&self->phase, shared->phase_passing);
-                return forward(self, message);
-            }
-            usual = usual < 0 ? -1 : is_held(shared, headers);
-            if (usual < 0) {
-                return NULL;
-            }
-            if (usual) {
-                put(&self->start, message);
-                put(&self->phase, shared->phase_held);
-                Py_INCREF(shared->nothing);
-                return shared->nothing;
-            }
+    else if (self->phase == shared->phase_new) {
+        sent = is_same(kind, shared->start_kind) ? begin(self, message) : NULL;
+    }
+    else if (self->phase == shared->phase_held && self->start != NULL) {
+        if (is_same(kind, shared->body_kind) && place_of(shared, message) == LAST) {
+            return send_both(self, message);
         }
     }
-    else if (self->phase == shared->phase_held && self->start != NULL && is_same(kind, shared->body_kind)) {
-        usual = is_last(shared, message);
-        if (usual) {
-            return usual < 0 ? NULL : send_both(self, message);
-        }
+    if (sent != NULL || PyErr_Occurred()) {
+        return sent;
     }
     return PyObject_CallMethodOneArg((PyObject *)self, shared->send_in_full, message);
 }
 
 static PyMemberDef messages_members[] = {
-    {"middleware", T_OBJECT_EX, offsetof(Messages, middleware), READONLY, NULL},
+    {"middleware", T_OBJECT_EX, offsetof(Messages, middleware), 0, NULL},
     {"scope", T_OBJECT_EX, offsetof(Messages, scope), 0, NULL},
-    {"server_receive", T_OBJECT_EX, offsetof(Messages, server_receive), READONLY, NULL},
+    {"server_receive", T_OBJECT_EX, offsetof(Messages, server_receive), 0, NULL},
     {"server_send", T_OBJECT_EX, offsetof(Messages, server_send), 0, NULL},
     {"phase", T_OBJECT_EX, offsetof(Messages, phase), 0, NULL},
     {"touched", T_OBJECT_EX, offsetof(Messages, touched), 0, NULL},
@@ -570,69 +563,14 @@ static PyObject *begin_messages(PyObject *module, PyObject *const *args, Py_ssiz
     return (PyObject *)self;
 }
 
-/* ---------------------------------------------------------------- a message that goes no further now */
-
-/* By its methods a coroutine (`collections.abc.Coroutine`), so that tasks can be made of it. Through at
-   once, however often it is awaited: one is enough. */
-static PyObject *nothing_self(PyObject *self) {
-    Py_INCREF(self);
-    return self;
-}
-
-static PyObject *nothing_next(PyObject *self) {
-    return NULL; /* the end, and no error */
-}
-
-static PyObject *nothing_send(PyObject *self, PyObject *value) {
-    PyErr_SetNone(PyExc_StopIteration);
-    return NULL;
-}
-
-static PyObject *nothing_throw(PyObject *self, PyObject *args) {
-    PyObject *type, *value = NULL, *trace = NULL;
-    if (!PyArg_ParseTuple(args, "O|OO:throw", &type, &value, &trace)) {
-        return NULL;
-    }
-    if (PyExceptionInstance_Check(type)) {
-        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
-    }
-    else {
-        PyErr_SetObject(type, value);
-    }
-    return NULL;
-}
-
-static PyObject *nothing_close(PyObject *self, PyObject *unused) {
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef nothing_methods[] = {
-    {"send", nothing_send, METH_O, NULL},
-    {"throw", nothing_throw, METH_VARARGS, NULL},
-    {"close", nothing_close, METH_NOARGS, NULL},
-    {NULL},
-};
-
-static PyType_Slot nothing_slots[] = {
-    {Py_am_await, nothing_self},
-    {Py_tp_iter, nothing_self},
-    {Py_tp_iternext, nothing_next},
-    {Py_tp_methods, nothing_methods},
-    {0, NULL},
-};
-
-static PyType_Spec nothing_spec = {
-    "streamkit.engines._passing.Nothing", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT, nothing_slots,
-};
-
 /* ---------------------------------------------------------------- the module */
 
-/* share(key, (NEW, HELD, PASSING, OVER), marks, plain_types): what the Python decides by. */
+/* share(key, (NEW, HELD, PASSING, OVER), marks, plain_types, nothing, both): what the Python decides by. */
 static PyObject *share(PyObject *module, PyObject *args) {
     Shared *shared = PyModule_GetState(module);
-    PyObject *key, *new, *held, *passing, *over, *marks, *plain_types;
-    if (!PyArg_ParseTuple(args, "U(OOOO)O!O!", &key, &new, &held, &passing, &over, &PyList_Type, &marks,
-                          &PyFrozenSet_Type, &plain_types)) {
+    PyObject *key, *new, *held, *passing, *over, *marks, *plain_types, *nothing, *both;
+    if (!PyArg_ParseTuple(args, "U(OOOO)O!O!OO", &key, &new, &held, &passing, &over, &PyList_Type, &marks,
+                          &PyFrozenSet_Type, &plain_types, &nothing, &both)) {
         return NULL;
     }
     put(&shared->key, key);
@@ -642,6 +580,8 @@ static PyObject *share(PyObject *module, PyObject *args) {
     put(&shared->phase_over, over);
     put(&shared->marks, marks);
     put(&shared->plain_types, plain_types);
+    put(&shared->nothing, nothing);
+    put(&shared->both, both);
     Py_RETURN_NONE;
 }
 
@@ -649,7 +589,7 @@ static int prepare(PyObject *module) {
     Shared *shared = PyModule_GetState(module);
     struct { PyObject **place; const char *text; } texts[] = {
         {&shared->outer, "outer"}, {&shared->start_in_full, "_start_in_full"},
-        {&shared->send_in_full, "_send_in_full"}, {&shared->send_rest, "_send_rest"},
+        {&shared->send_in_full, "_send_in_full"},
         {&shared->plain_head, "plain_head"}, {&shared->type, "type"}, {&shared->headers, "headers"},
         {&shared->more_body, "more_body"},
         {&shared->start_kind, "http.response.start"}, {&shared->body_kind, "http.response.body"},
@@ -671,13 +611,7 @@ static int prepare(PyObject *module) {
     if (shared->messages_type == NULL || PyModule_AddType(module, shared->messages_type) < 0) {
         return -1;
     }
-    PyObject *nothing_type = PyType_FromSpec(&nothing_spec);
-    if (nothing_type == NULL) {
-        return -1;
-    }
-    shared->nothing = PyObject_CallNoArgs(nothing_type);
-    Py_DECREF(nothing_type);
-    return shared->nothing == NULL ? -1 : 0;
+    return 0;
 }
 
 static int shared_traverse(PyObject *module, visitproc visit, void *arg) {

@@ -10,6 +10,7 @@ Rule: nothing but speed depends on which of the two is in use.
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.marking import USED, may_be_marked
@@ -27,18 +28,25 @@ async def nothing() -> None:
     """A message that goes no further now: a coroutine, as from a server's own `send`."""
 
 
+async def both(send: Send, start: Message | None, body: Message) -> None:
+    """A head that was held, and the body that it waited for."""
+    assert start is not None
+    await send(start)
+    await send(body)
+
+
 def _compiled() -> Any:
     """The compiled part, made known with what the Python decides by; None where there is none."""
     if os.environ.get("STREAMKIT_PURE_PYTHON"):
         return None
     try:
-        from . import _passing  # type: ignore[attr-defined]
+        compiled = import_module("._passing", __package__)
     except ModuleNotFoundError:  # it was installed where no compiler was
         return None
-    if _passing.EDITION != _EDITION:
-        raise ImportError(f"{_passing.__file__} was compiled from other sources: install streamkit again")
-    _passing.share(KEY, (NEW, HELD, PASSING, OVER), USED, PLAIN_TYPES)
-    return _passing
+    if compiled.EDITION != _EDITION:
+        raise ImportError(f"{compiled.__file__} was compiled from other sources: install streamkit again")
+    compiled.share(KEY, (NEW, HELD, PASSING, OVER), USED, PLAIN_TYPES, nothing, both)
+    return compiled
 
 
 COMPILED = _compiled()
@@ -69,7 +77,10 @@ class PassingAnswer:
         headers = self.app_headers
         if type(headers) is not list or not headers or headers[0] != plain_type:
             return False
-        return not USED or not may_be_marked(headers)
+        try:
+            return not USED or not may_be_marked(headers)
+        except (LookupError, TypeError):
+            return False  # no list of pairs: refused when it is looked at in full
 
 
 class PassingMessages:

@@ -21,7 +21,7 @@ from contextlib import (
 from contextvars import Context
 from typing import Any
 
-from ..core.context import awaited_in, inherited, rest_of, steps_of
+from ..core.context import awaited_in, inherited, rest_in, steps_of
 from ..errors import ClientDisconnected, ProtocolViolation, StreamClosed
 from ..types import Chunk
 from . import producing, thread
@@ -225,7 +225,7 @@ class AsyncPull:
                 except StopIteration as end:
                     chunk = end.value
                 else:
-                    chunk = await rest_of(steps, waits_for, self._context.run)
+                    chunk = await rest_in(self._context, steps, waits_for)
                 if self._encode is not None:
                     chunk = self._encode(chunk)
             except BaseException as error:

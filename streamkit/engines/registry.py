@@ -230,7 +230,7 @@ class SignalChain:
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def hook_in(self) -> None:
-        """Stand before the server's handlers, where there are some and this is the main thread."""
+        """Stand before the server's handlers, where there are some and this thread may."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in self.SIGNALS:
@@ -239,7 +239,10 @@ class SignalChain:
             if _is_of_runner(handler):
                 continue  # it is gone with its loop, and the next one's is set over Python's own only
             if callable(handler) and handler is not signal.default_int_handler and type(handler) is not _Link:
-                signal.signal(number, _Link(handler))
+                try:
+                    signal.signal(number, _Link(handler))
+                except ValueError:
+                    return  # only the main interpreter may, and some servers have one for each application
 
 
 class _Link:

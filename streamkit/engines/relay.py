@@ -5,19 +5,18 @@ Rule: what does not stream goes on as it is, looked at once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
-from ..core.context import rest_of
 from ..core.framing import Body
 from ..core.headers import STREAMING_TYPES, media_type_of
 from ..core.marking import MARK, USED, may_be_marked, unmarked_fields
 from ..errors import ClientDisconnected, ProtocolViolation
 from ..syntax import check_status
-from ..types import Message, Send
+from ..types import Message
 from .cared import no_headers
 from .noted import Noted
-from .passing import COMPILED, PLAIN_TYPES, nothing
+from .passing import COMPILED, PLAIN_TYPES, both, nothing
 from .phases import CARED, CARRIED, CARRYING, DROPPING, HELD, NEW, NOTED, ORDER, OVER, OWN, PASSING
 from .pull import TURNS
 
@@ -76,16 +75,11 @@ class Relay(Noted):
                 return self._both_noted(message)
             self.phase = OVER
             self.scope = None
-            return _both(self.server_send, self._start, message)
+            return both(self.server_send, self._start, message)
         return self._send_slowly(kind, message)
 
     if COMPILED is None:
         send = _send_in_full
-
-    async def _send_rest(self, body: Message, head: Awaitable[Any], *waits_for: Any) -> None:
-        """A body, after its head, whose sending may have begun and have something to wait for."""
-        await (rest_of(head.__await__(), waits_for[0], _at_once) if waits_for else head)
-        await self.server_send(body)
 
     def _begin(self, message: Message, marks: bool = True) -> Awaitable[None]:
         """Look at a head: it goes on, it waits for what follows it, or it is a stream's."""
@@ -130,7 +124,7 @@ class Relay(Noted):
                 if self.touched:
                     return self._both_noted(message)
                 self.phase = PASSING
-                return _both(self.server_send, self._start, message)
+                return both(self.server_send, self._start, message)
             if self.phase == NOTED and kind in _FILES:
                 return self._send_noted(message)
             return self.server_send(message)  # extensions go on untouched
@@ -189,22 +183,12 @@ class Relay(Noted):
         return {**message, "headers": headers}
 
 
-def _at_once(step: Callable[..., Any], *value: Any) -> Any:
-    return step(*value)
-
-
 def _kept(message: Message, headers: Any) -> Message:
     """A head that is to wait: its application may change it, once it has sent it."""
     kept = {**message}
     if type(headers) is list:
         kept["headers"] = headers.copy()
     return kept
-
-
-async def _both(send: Send, start: Message | None, body: Message) -> None:
-    assert start is not None
-    await send(start)
-    await send(body)
 
 
 def _says_no_more(headers: Any, type_at: int) -> bool:
