@@ -20,8 +20,14 @@ from .phases import HELD, NEW, OVER, PASSING
 
 _EDITION = 1  # of what the two have agreed upon; the same number stands in `_passing.c`
 
-# The most common types of what is no stream.
-PLAIN_TYPES = frozenset({b"text/html; charset=utf-8", b"application/json", b"text/plain; charset=utf-8"})
+# The most common types of what is no stream; of any other it is asked what it means.
+PLAIN_TYPES = frozenset(
+    {
+        b"text/html; charset=utf-8", b"text/html", b"application/json", b"text/plain; charset=utf-8",
+        b"text/plain", b"text/css; charset=utf-8", b"text/javascript; charset=utf-8", b"image/png", b"image/jpeg",
+        b"image/svg+xml", b"application/octet-stream",
+    }
+)  # fmt: skip
 
 
 async def nothing() -> None:
