@@ -24,8 +24,8 @@ _EDITION = 1  # of what the two have agreed upon; the same number stands in `_pa
 PLAIN_TYPES = frozenset(
     {
         b"text/html; charset=utf-8", b"text/html", b"application/json", b"text/plain; charset=utf-8",
-        b"text/plain", b"text/css; charset=utf-8", b"text/javascript; charset=utf-8", b"image/png", b"image/jpeg",
-        b"image/svg+xml", b"application/octet-stream",
+        b"text/plain", b"text/css; charset=utf-8", b"text/javascript; charset=utf-8", b"image/png",
+        b"image/jpeg", b"image/svg+xml", b"application/octet-stream",
     }
 )  # fmt: skip
 
