@@ -16,23 +16,22 @@ enum { EDITION = 1 }; /* of what this and `passing.py` have agreed upon; the sam
 /* ---------------------------------------------------------------- what `share` was given */
 
 typedef struct {
-    PyObject *key;                              /* where a request's stream stands; NULL before `share` */
+    PyObject *key; /* where a request's stream stands; NULL before `share` */
     PyTypeObject *answer_type, *messages_type;
     PyObject *phase_new, *phase_held, *phase_passing, *phase_over;
-    PyObject *marks;                            /* a list, empty while no head was marked */
-    PyObject *plain_types;                      /* a frozenset of Content-Types, as bytes */
-    PyObject *nothing, *both;                   /* coroutine functions */
+    PyObject *marks;                                             /* a list, empty while no head was marked */
+    PyObject *plain_types;                                       /* a frozenset of Content-Types, as bytes */
+    PyObject *nothing, *both;                                    /* coroutine functions */
     PyObject *outer, *start_in_full, *send_in_full, *plain_head; /* names of attributes */
-    PyObject *type, *headers, *more_body;       /* keys of messages */
-    PyObject *start_kind, *body_kind;           /* types of messages */
+    PyObject *type, *headers, *more_body;                        /* keys of messages */
+    PyObject *start_kind, *body_kind;                            /* types of messages */
 } Shared;
 
 #define EACH_SHARED(DO, s)                                                                          \
     DO(s->key) DO(s->answer_type) DO(s->messages_type) DO(s->phase_new) DO(s->phase_held)           \
     DO(s->phase_passing) DO(s->phase_over) DO(s->marks) DO(s->plain_types) DO(s->nothing)           \
-    DO(s->outer) DO(s->start_in_full) DO(s->send_in_full) DO(s->plain_head)        \
-    DO(s->type) DO(s->both)                                                                         \
-    DO(s->headers) DO(s->more_body) DO(s->start_kind) DO(s->body_kind)
+    DO(s->both) DO(s->outer) DO(s->start_in_full) DO(s->send_in_full) DO(s->plain_head)             \
+    DO(s->type) DO(s->headers) DO(s->more_body) DO(s->start_kind) DO(s->body_kind)
 
 /* ---------------------------------------------------------------- small helpers */
 
