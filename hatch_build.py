@@ -25,10 +25,10 @@ class CompiledPart(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         built = Path(self.root, SOURCE).with_name("_passing" + sysconfig.get_config_var("EXT_SUFFIX"))
-        built.unlink(missing_ok=True)  # of sources that may have been others
-        if not _is_wanted():
-            return
         try:
+            built.unlink(missing_ok=True)  # of sources that may have been others
+            if not _is_wanted():
+                return
             self._build(built)
         except (BaseError, CCompilerError, OSError) as error:
             self.app.display_warning(f"streamkit is installed without its compiled part: {error}")
@@ -41,7 +41,7 @@ class CompiledPart(BuildHookInterface[Any]):
         """Put it where it belongs: beside its source, whole."""
         extension = Extension(NAME, [str(Path(self.root, SOURCE))])
         command = build_ext(Distribution({"name": "streamkit", "ext_modules": [extension]}))
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=".compiling-") as scratch:
             command.build_lib = command.build_temp = scratch
             command.ensure_finalized()
             command.run()
