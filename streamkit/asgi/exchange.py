@@ -6,6 +6,7 @@ Rule: whoever is awaited here can be cut off from outside, and says so to the pr
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from ..core.context import inherited
 from ..core.framing import TOO_LONG, Body
@@ -202,11 +203,21 @@ class Exchange(Prepared):
         headers = marked_fields(encoded(pairs)) if self.marks else encoded(pairs)
         try:
             await self.send({"type": "http.response.start", "status": status, "headers": headers})
-            if not stream._chunks and not stream._done:
-                await self.send(body_message(b"", more=True))  # some servers wait for a body
+            if not stream._done:
+                if not stream._chunks:
+                    await self.send(body_message(b"", more=True))  # some servers wait for a body
+            elif reader is stream and not stream._apart and stream._error is None and stream.connected:
+                await self._send_all()
+                return False
         except OSError as error:
             raise self._gone() from error
         return True
+
+    def _send_all(self) -> Awaitable[None]:
+        """Send a body that was complete before its head had left, as short ones are."""
+        chunk = self.stream.next_now() or b""
+        self.last = True
+        return self.send({"type": "http.response.body", "body": chunk, "more_body": False})
 
     def _gone(self) -> ClientDisconnected:
         self.stream.leave()  # "raise an OSError if the client is gone" -- ASGI 2.4
@@ -296,10 +307,11 @@ class Exchange(Prepared):
         stream = self.stream
         if isinstance(self.reader, AsyncPull):
             await self.reader.close(error or ClientDisconnected())
-        if outcome != "finished" or (self.producer is not None and not self.producer.done()):
+        going = None if self.producer is None or self.producer.done() else self.producer
+        if going is not None or outcome != "finished":
             await settle_either(stream, outcome)
-        if self.producer is not None and not self.producer.done():
-            await self._join(self.producer)
+            if going is not None and not going.done():
+                await self._join(going)
         if needs_settling(stream):
             await settle_either(stream, outcome)
         elif stream._claim(outcome):

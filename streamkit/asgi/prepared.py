@@ -146,5 +146,8 @@ class Prepared:
             self.root = carrier.root
         if request.hangs and can_close(self.root[0]):
             stream.request = request._replace(hangs=False)
-        stream._hints = hints_of_scope(scope, self.send, on_thread=isinstance(stream, ThreadStream))
+        if scope.get("extensions"):
+            hints = hints_of_scope(scope, self.send, on_thread=isinstance(stream, ThreadStream))
+            if hints is not None:  # what a stream does not have by itself gives it a dict
+                stream._hints = hints
         return None

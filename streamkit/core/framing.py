@@ -71,6 +71,7 @@ def _hangs(scope: Scope, protocol: str) -> bool:
 
 # The requests of almost every day, made once.
 _USUAL = {method: Request(method, (1, 1), False) for method in ("GET", "HEAD", "POST")}
+HTTP11 = _USUAL["GET"]
 
 
 def version_of(protocol: str) -> tuple[int, int]:

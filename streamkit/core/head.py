@@ -18,7 +18,7 @@ from ..syntax import check_cookie, check_status
 from .commit import State, after
 from .compression import Coder, chosen, coder_for
 from .conditional import dated, is_fresh, quoted
-from .framing import Body, Request, frame
+from .framing import HTTP11, Body, Request, frame
 from .headers import (
     DEFAULT_CONTENT_TYPE,
     IDENTITY,
@@ -35,8 +35,6 @@ from .shared import Shared
 
 if TYPE_CHECKING:
     from .response import StreamingResponse
-
-HTTP11 = Request("GET", (1, 1), False)
 
 
 class Headed:
@@ -174,11 +172,16 @@ class Headed:
     def _fix_head(self) -> None:
         """Commit: from here on status and headers are what will be sent."""
         self._state = after(self._state, "commit")
-        headers = self._headers
+        headers, pairs, response = self._headers, self._pairs, self.response
+        length = response.content_length if response is not None else None
+        shared: Shared | None = None
+        if type(pairs) is Shared and headers is None and length is None and not self.options.compress:
+            shared = pairs
+            if self.request is HTTP11 and self._status == 200:  # as almost all are: `frame` says `STREAM`
+                self._head = (200, shared.finished_with(self.options))
+                return
         if headers is not None:
             headers.freeze()
-        response = self.response
-        length = response.content_length if response is not None else None
         self._body = body = frame(
             self.request,
             self._status,
@@ -188,10 +191,11 @@ class Headed:
         )
         if length is not None and body is Body.STREAM:
             self._limit = length
-        pairs = self._pairs if headers is None else list(headers)
-        if type(pairs) is Shared and body is Body.STREAM and length is None and not self.options.compress:
-            self._head = (self._status, pairs.finished_with(self.options))
+        if shared is not None and body is Body.STREAM:
+            self._head = (self._status, shared.finished_with(self.options))
             return
+        if headers is not None:
+            pairs = list(headers)
         default_type = None if self.foreign else DEFAULT_CONTENT_TYPE
         coding = None
         if self.options.compress and length is None:  # a declared length is that of the bytes as they are

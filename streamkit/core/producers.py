@@ -55,20 +55,21 @@ _WANTED = (
     "wanted a producer: a function that takes the stream, an async function that does, "
     "an iterable of str or bytes, or an async iterable of them"
 )
-_OTHER_FLAGS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_COROUTINE = inspect.CO_COROUTINE
+_OTHER_FLAGS = inspect.CO_GENERATOR | _COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 def kind_of(producer: object) -> Kind:
     """Which of the four kinds this is; `ProducerError` if it is none."""
-    known = _KNOWN.get(type(producer))
-    if known is not None:
-        return known
     if type(producer) is FunctionType:
         flags = producer.__code__.co_flags & _OTHER_FLAGS
-        if flags == inspect.CO_COROUTINE:
+        if flags == _COROUTINE:
             return Kind.COROUTINE_FUNCTION
         if not flags:
             return Kind.FUNCTION
+    known = _KNOWN.get(type(producer))
+    if known is not None:
+        return known
     if isinstance(producer, (str, bytes, bytearray, memoryview)):
         raise ProducerError(
             f"{_WANTED}; got one {type(producer).__name__}, which would be sent a character at a time: "

@@ -5,6 +5,7 @@ Rule: nothing is read from the client here; header names are given in lower case
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -21,6 +22,9 @@ class Fields(NamedTuple):
 
 NO_FIELDS = Fields()
 _ASGI_NAMES = {name.replace("_", "-").encode(): name for name in Fields._fields}
+_ALL = frozenset(_ASGI_NAMES)
+_CONDITIONS = _ALL - {b"accept-encoding"}
+_NAME = itemgetter(0)  # of a header
 
 
 def fields_of(request: Any, *, encoding: bool) -> Fields:
@@ -35,8 +39,11 @@ def fields_of(request: Any, *, encoding: bool) -> Fields:
         if accept is None and known is None and since is None:
             return NO_FIELDS
         return Fields(accept, known, since)
+    headers = request.get("headers", ())
+    if type(headers) is list and (_ALL if encoding else _CONDITIONS).isdisjoint(map(_NAME, headers)):
+        return NO_FIELDS  # in less time, as most requests say nothing of the kind
     found: dict[str, str] | None = None
-    for raw, value in request.get("headers", ()):
+    for raw, value in headers:
         if raw in _ASGI_NAMES and (encoding or raw != b"accept-encoding"):
             name, text = _ASGI_NAMES[raw], value.decode("latin-1")
             if found is None:

@@ -168,12 +168,12 @@ class StreamingResponse:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]: ...
     def __call__(self, *request: Any, **named: Any) -> Any:
         """Serve it: as a WSGI app with two arguments, as an ASGI app with three."""
-        if named.keys() == {"scope", "receive", "send"} and not request:  # as Daphne calls an application
-            return StreamingResponse._asgi(self, **named)
-        if len(request) == 3 and not named:
+        if not named and len(request) == 3:
             return StreamingResponse._asgi(self, *request)
-        if len(request) == 2 and not named:
+        if not named and len(request) == 2:
             return StreamingResponse._wsgi(self, *request)
+        if not request and named.keys() == {"scope", "receive", "send"}:  # as Daphne calls an application
+            return StreamingResponse._asgi(self, **named)
         raise TypeError(
             "a response is called with (environ, start_response) or (scope, receive, send), "
             f"not with {len(request) + len(named)} arguments"
