@@ -1,4 +1,4 @@
-"""Compiles `streamkit/engines/_passing.c` where a C compiler is; without one, all stays Python."""
+"""Compiles the C files of `streamkit/engines` where a C compiler is; without one, all stays Python."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
-NAME = "streamkit.engines._passing"
-SOURCE = "streamkit/engines/_passing.c"
+PACKAGE, ROOM = "streamkit.engines", "streamkit/engines"
+PARTS = ("_passing", "_streams")
 
 
 class CompiledPart(BuildHookInterface[Any]):
@@ -24,28 +24,30 @@ class CompiledPart(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel":
             return
-        built = Path(self.root, SOURCE).with_name("_passing" + sysconfig.get_config_var("EXT_SUFFIX"))
+        built = [Path(self.root, ROOM, part + sysconfig.get_config_var("EXT_SUFFIX")) for part in PARTS]
         try:
-            built.unlink(missing_ok=True)  # of sources that may have been others
+            for part in built:
+                part.unlink(missing_ok=True)  # of sources that may have been others
             if not _is_wanted():
                 return
             self._build(built)
         except (BaseError, CCompilerError, OSError) as error:
             self.app.display_warning(f"streamkit is installed without its compiled part: {error}")
             return
-        build_data["artifacts"].append(f"/{built.relative_to(self.root).as_posix()}")
+        build_data["artifacts"] += [f"/{part.relative_to(self.root).as_posix()}" for part in built]
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
-    def _build(self, target: Path) -> None:
-        """Put it where it belongs: beside its source, whole."""
-        extension = Extension(NAME, [str(Path(self.root, SOURCE))])
-        command = build_ext(Distribution({"name": "streamkit", "ext_modules": [extension]}))
+    def _build(self, targets: list[Path]) -> None:
+        """Put each where it belongs: beside its source, whole."""
+        parts = [Extension(f"{PACKAGE}.{part}", [str(Path(self.root, ROOM, f"{part}.c"))]) for part in PARTS]
+        command = build_ext(Distribution({"name": "streamkit", "ext_modules": parts}))
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".compiling-") as scratch:
             command.build_lib = command.build_temp = scratch
             command.ensure_finalized()
             command.run()
-            Path(command.get_ext_fullpath(NAME)).replace(target)
+            for part, target in zip(parts, targets, strict=True):
+                Path(command.get_ext_fullpath(part.name)).replace(target)
 
 
 def _is_wanted() -> bool:

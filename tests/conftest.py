@@ -6,13 +6,17 @@ Rule: only what more than one room needs. A program that is not a Python package
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from streamkit.engines import compiled
 
 # Debian keeps servers where an ordinary user's PATH does not lead.
 SERVER_PACKAGES = ("granian", "gunicorn", "h2", "hypercorn")
@@ -71,3 +75,14 @@ def system_program(pytestconfig: pytest.Config) -> Callable[..., str]:
         pytest.skip(f"{wanted} is not installed")
 
     return find
+
+
+@pytest.fixture
+def compiled_parts(pytestconfig: pytest.Config) -> ModuleType:
+    """Both of them; where they were not built the test is left out, unless everything is wanted."""
+    if compiled.REQUESTS is None or compiled.STREAMS is None:
+        is_meant = bool(os.environ.get("STREAMKIT_PURE_PYTHON"))
+        if pytestconfig.getoption("--require-system") and not is_meant:
+            pytest.fail("streamkit was installed without its compiled parts, and --require-system was given")
+        pytest.skip("streamkit was installed without its compiled parts")
+    return compiled

@@ -16,7 +16,7 @@ from typing import Any
 
 import streamkit
 from streamkit.core.marking import marked
-from streamkit.engines import passing
+from streamkit.engines.compiled import REQUESTS
 
 marked([])  # from its first stream on, a process looks for marks in the heads of others
 
@@ -235,7 +235,7 @@ def outcome(case: Case) -> Any:
 
 
 def main() -> None:
-    print(json.dumps(passing.COMPILED is None), flush=True)
+    print(json.dumps(REQUESTS is None), flush=True)
     for line in sys.stdin:
         print(json.dumps(outcome(json.loads(line))), flush=True)
 

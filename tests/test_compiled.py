@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streamkit
-from streamkit.engines import passing
 from streamkit.engines.send import ScopeStream
 from streamkit.engines.write import RequestStream
 
@@ -26,14 +25,8 @@ JUDGE = Path(passing_judge.__file__)
 
 
 @pytest.fixture
-def compiled(pytestconfig: pytest.Config) -> Any:
-    """The compiled part; where it was not built the test is left out, unless everything is wanted."""
-    if passing.COMPILED is None:
-        is_meant = bool(os.environ.get("STREAMKIT_PURE_PYTHON"))
-        if pytestconfig.getoption("--require-system") and not is_meant:
-            pytest.fail("streamkit was installed without its compiled part, and --require-system was given")
-        pytest.skip("streamkit was installed without its compiled part")
-    return passing.COMPILED
+def compiled(compiled_parts: Any) -> Any:
+    return compiled_parts.REQUESTS
 
 
 # ---------------------------------------------------------------- the same as in Python
@@ -274,20 +267,20 @@ def test_without_the_compiled_part_all_is_python(tmp_path: Path) -> None:
     shutil.copytree(
         package, tmp_path / "streamkit", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
     )
-    asked = "import streamkit.engines.passing as one; print(one.COMPILED, one.__file__)"
+    asked = "import streamkit.engines.compiled as one; print(one.REQUESTS, one.STREAMS, one.__file__)"
     alone = {name: value for name, value in os.environ.items() if name != "STREAMKIT_PURE_PYTHON"}
     done = subprocess.run(
         [sys.executable, "-c", asked],
         env={**alone, "PYTHONPATH": str(tmp_path)},
         capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
-    assert done.stdout == f"None {tmp_path / 'streamkit/engines/passing.py'}\n"
+    assert done.stdout == f"None None {tmp_path / 'streamkit/engines/compiled.py'}\n"
 
 
 def test_a_middleware_says_which_of_the_two_it_uses(compiled: Any) -> None:
     assert issubclass(RequestStream, compiled.PassingAnswer)
     assert issubclass(ScopeStream, compiled.PassingMessages)
-    asked = "from streamkit.engines.passing import COMPILED; print(COMPILED)"
+    asked = "from streamkit.engines.compiled import REQUESTS, STREAMS; print(REQUESTS, STREAMS)"
     pure = {**os.environ, "STREAMKIT_PURE_PYTHON": "1"}
     done = subprocess.run([sys.executable, "-c", asked], env=pure, capture_output=True, text=True, check=True)
-    assert done.stdout == "None\n"
+    assert done.stdout == "None None\n"

@@ -21,9 +21,10 @@ from ..errors import EngineUnavailable, ProtocolViolation, TooManyStreams
 from ..syntax import status_line
 from ..types import ExcInfo, Write, WSGIHeaders
 from .coded import coded_write
+from .compiled import REQUESTS
 from .handed import Handing, came_to_nothing
 from .line import Line
-from .passing import COMPILED, PassingAnswer
+from .passing import PassingAnswer
 from .spool import Spool
 from .waits import ThreadWaits, reached
 
@@ -84,7 +85,7 @@ class Answering(PassingAnswer, Handing, ThreadWaits):
         self.app_headers = headers
         return self
 
-    if COMPILED is None:
+    if REQUESTS is None:
         start = _start_in_full
 
     @property

@@ -9,16 +9,13 @@ Rule: nothing but speed depends on which of the two is in use.
 
 from __future__ import annotations
 
-import os
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.marking import USED, may_be_marked
 from ..core.request import KEY
 from ..types import Environ, Message, Receive, Scope, Send, StartResponse, WSGIHeaders
+from .compiled import REQUESTS
 from .phases import HELD, NEW, OVER, PASSING
-
-_EDITION = 1  # of what the two have agreed upon; the same number stands in `_passing.c`
 
 # The most common types of what is no stream; of any other it is asked what it means.
 PLAIN_TYPES = frozenset(
@@ -41,21 +38,8 @@ async def both(send: Send, start: Message | None, body: Message) -> None:
     await send(body)
 
 
-def _compiled() -> Any:
-    """The compiled part, made known with what the Python decides by; None where there is none."""
-    if os.environ.get("STREAMKIT_PURE_PYTHON"):
-        return None
-    try:
-        compiled = import_module("._passing", __package__)
-    except ModuleNotFoundError:  # it was installed where no compiler was
-        return None
-    if compiled.EDITION != _EDITION:
-        raise ImportError(f"{compiled.__file__} was compiled from other sources: install streamkit again")
-    compiled.share(KEY, (NEW, HELD, PASSING, OVER), USED, PLAIN_TYPES, nothing, both)
-    return compiled
-
-
-COMPILED = _compiled()
+if REQUESTS is not None:
+    REQUESTS.share(KEY, (NEW, HELD, PASSING, OVER), USED, PLAIN_TYPES, nothing, both)
 
 
 class PassingAnswer:
@@ -142,6 +126,6 @@ def begin_messages(
     return stream
 
 
-if not TYPE_CHECKING and COMPILED is not None:
-    PassingAnswer, PassingMessages = COMPILED.PassingAnswer, COMPILED.PassingMessages
-    begin_answer, begin_messages = COMPILED.begin_answer, COMPILED.begin_messages
+if not TYPE_CHECKING and REQUESTS is not None:
+    PassingAnswer, PassingMessages = REQUESTS.PassingAnswer, REQUESTS.PassingMessages
+    begin_answer, begin_messages = REQUESTS.begin_answer, REQUESTS.begin_messages

@@ -11,13 +11,14 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ..core.base import BaseStream
 from ..core.commit import State
 from ..core.framing import Body, Request
 from ..core.response import StreamingResponse
 from ..options import Options
+from .compiled import STREAMS
 from .logs import log_error
 
 Wake: TypeAlias = Callable[[], object]
@@ -72,12 +73,19 @@ class Reading(BaseStream):
         response: StreamingResponse | None = None,
         high_water: int | None = None,
     ) -> None:
+        self._begin()
         self.options = options
         self.request = request
         self._log = log
         self.response = response
         self._status = 200 if response is None else response.status
         self._pairs = [] if response is None else response.headers
+        self._mutex = self._new_mutex()
+        self._chunks: list[bytes] = []
+        self._high_water = self._room = options.high_water if high_water is None else high_water
+
+    def _begin(self) -> None:
+        """Set what each stream begins with; `_streams.c` has it compiled."""
         self._state = State.STARTED
         self._body = Body.STREAM
         self._head = None
@@ -85,9 +93,6 @@ class Reading(BaseStream):
         self._home = None
         self._watch = None
         self._carrier: Carrier | None = None  # who sends what is read, under ASGI
-        self._mutex = self._new_mutex()
-        self._chunks: list[bytes] = []
-        self._high_water = self._room = options.high_water if high_water is None else high_water
         self._writers: tuple[Wake, ...] = ()  # wake the writers that wait for room
         self._wake: Wake | None = None  # wakes the reader that is parked
         self._direct = False  # a plain write of bytes needs no further check
@@ -284,6 +289,12 @@ class Reading(BaseStream):
     def tail(self) -> bytes:
         with self._mutex:
             return self._chunks[-1][-2:] if self._chunks else self._tail
+
+
+if not TYPE_CHECKING and STREAMS is not None:
+    _first = Reading.__new__(Reading)
+    _first._begin()
+    Reading._begin = STREAMS.Begin(Reading, Reading._begin, Reading.__slots__, _first)
 
 
 def resolve(future: asyncio.Future[None]) -> None:

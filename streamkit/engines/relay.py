@@ -15,8 +15,9 @@ from ..errors import ClientDisconnected, ProtocolViolation
 from ..syntax import check_status
 from ..types import Message
 from .cared import no_headers
+from .compiled import REQUESTS
 from .noted import Noted
-from .passing import COMPILED, PLAIN_TYPES, both, nothing
+from .passing import PLAIN_TYPES, both, nothing
 from .phases import CARED, CARRIED, CARRYING, DROPPING, HELD, NEW, NOTED, ORDER, OVER, OWN, PASSING
 from .pull import TURNS
 
@@ -78,7 +79,7 @@ class Relay(Noted):
             return both(self.server_send, self._start, message)
         return self._send_slowly(kind, message)
 
-    if COMPILED is None:
+    if REQUESTS is None:
         send = _send_in_full
 
     def _begin(self, message: Message, marks: bool = True) -> Awaitable[None]:

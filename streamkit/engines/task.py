@@ -11,11 +11,12 @@ from __future__ import annotations
 import _thread
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..core.commit import State
 from ..core.framing import Body, Request
@@ -25,6 +26,7 @@ from ..errors import ClientDisconnected, StreamEnded, StreamError
 from ..options import Options
 from ..types import Chunk
 from .channel import Channel
+from .compiled import STREAMS
 from .ending import fail_async, run_commit_hooks
 from .faces import faced
 from .gather import LoopGather
@@ -361,16 +363,32 @@ class TaskStream(LoopStream):
             return self._wait_for_room(size)
         return super().write(data)
 
+    def close(self) -> Awaitable[None]:
+        # What `LoopStream` does, in less time, for the end that almost all come to.
+        if self._direct and self._fails is None and self._unlogged is None and sys.exc_info()[1] is None:
+            response = self.response
+            if response is None or not response.last_words("finished"):
+                with self._mutex:  # a thread's write comes before this, or is refused
+                    if self._direct:
+                        self._end_now(None)
+                        return DONE
+        return super().close()
+
     def _commits_for(self, chunk: bytes) -> bool:
         """Commit for the first chunk, where no hook stands before it; whether it needs no further check."""
         if self._head is not None or self._commit_hooks:
             return False
         if self._committer is not None or self._state is not State.STARTED:
             return False
-        self._check_open(len(chunk))
+        if self._status != 200 or self._ending or self._abort or self._put_off or self._outcome:
+            self._check_open(len(chunk))
         with self._mutex:  # a thread must see none of it, or all
             self._commit_now()
         return self._direct
+
+
+if not TYPE_CHECKING and STREAMS is not None:
+    TaskStream.write = STREAMS.Write(TaskStream, TaskStream.write)
 
 
 _kept: set[asyncio.Task[Any]] = set()
