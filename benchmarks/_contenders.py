@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from queue import Queue
+from threading import Lock
 from typing import Any
 
 from starlette.responses import StreamingResponse
@@ -113,6 +114,32 @@ class QueueBody:
             self.ended = self.queue.get() is END
 
 
+def bare_lock(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """The least that a second thread takes: a list and a lock, for one chunk at a time and no error."""
+    ask: Ask = environ["bench.ask"]
+    handed: list[bytes] = []
+    turn = Lock()
+    turn.acquire()
+
+    def produce() -> None:
+        for chunk in ask.chunks():
+            handed.append(chunk)
+            if turn.locked():
+                turn.release()
+
+    def body() -> Iterator[bytes]:
+        left = ask.count
+        while left:
+            turn.acquire()
+            while handed:
+                yield handed.pop(0)
+                left -= 1
+
+    start_response("200 OK", list(HEADERS))
+    POOL.submit(produce)
+    return body()
+
+
 def queue_bridge(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", list(HEADERS))
     return QueueBody(environ["bench.ask"])
@@ -167,6 +194,7 @@ wsgi_environ: WSGIApp = streamkit.wrap(_writes_to_the_environ, kind="wsgi")
 
 WSGI: dict[str, WSGIApp] = {
     "generator": plain_generator,
+    "lock": bare_lock,
     "queue": queue_bridge,
     "thread": wsgi_function,
     "thread-text": wsgi_text,

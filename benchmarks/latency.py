@@ -39,7 +39,7 @@ EVERY = 0.002  # seconds between two chunks
 STAMP = re.compile(rb"@([0-9a-f]{16})")
 
 STACKS: dict[str, tuple[str, list[str]]] = {
-    "gthread": ("generator", ["generator", "thread", "queue"]),  # the last: what any second thread takes
+    "gthread": ("generator", ["generator", "thread", "lock", "queue"]),  # the last two: any second thread
     "uvicorn": ("send", ["send", "task", "function"]),
 }
 TARGETS: dict[str, Target] = {
