@@ -30,10 +30,10 @@ from ..engines.messages import (
     uncancel,
 )
 from ..engines.pull import AsyncPull
-from ..engines.ready import turn
+from ..engines.ready import keep, turn
 from ..engines.send import ScopeStream
 from ..engines.spool import Spool
-from ..engines.task import TaskStream, keep
+from ..engines.task import TaskStream
 from ..engines.thread import ThreadStream
 from ..engines.waits import reached
 from ..errors import BufferLimitExceeded, ClientDisconnected

@@ -19,7 +19,7 @@ from ..types import Chunk
 from .ending import finished
 from .handed import logged
 from .mirror import Mirror
-from .task import keep
+from .ready import keep
 from .thread import NOT_IN_HOOK
 from .twin import on_worker, result_on
 

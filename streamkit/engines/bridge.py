@@ -16,8 +16,8 @@ from .late import close_told_async
 from .loop import loop_thread
 from .producing import CLEANUP_SECONDS, start
 from .reading import Wake, resolve
-from .ready import ready_on
-from .task import LoopStream, keep
+from .ready import keep, ready_on
+from .task import LoopStream
 
 
 class BridgeStream(LoopStream):

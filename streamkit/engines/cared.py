@@ -24,9 +24,9 @@ from .messages import body_message, encoded, plain_answer, request_of, send_whol
 from .passing import nothing
 from .phases import CARED, DROPPING, OVER, OWN
 from .pull import TURNS
+from .ready import keep
 from .registry import check_room
 from .spool import Spool
-from .task import keep
 from .tended import Tended
 
 End: TypeAlias = Literal["finish", "abort"]

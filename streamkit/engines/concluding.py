@@ -36,8 +36,8 @@ from .last_words import last_words
 from .logs import ASGI_LOG, log_error
 from .messages import body_message, close_after_error, heard, plain_answer, take_back, too_many
 from .phases import CARED, DROPPING, HELD, NEW, NOTED, ORDER, OVER
+from .ready import keep
 from .relay import Relay
-from .task import keep
 from .waits import reached
 
 

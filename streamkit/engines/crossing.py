@@ -15,8 +15,7 @@ from typing import Any, Protocol
 from ..core.commit import State
 from ..errors import ClientDisconnected, StreamError
 from .reading import Wake, wait_outside
-from .ready import turn
-from .task import keep
+from .ready import keep, turn
 
 
 class Origin(Protocol):

@@ -45,6 +45,16 @@ class Lasting:
         return asyncio.shield(self._task).__await__()
 
 
+_kept: set[asyncio.Task[Any]] = set()
+
+
+def keep(task: asyncio.Task[Result]) -> asyncio.Task[Result]:
+    """Hold a task that nobody may await: a loop refers to its tasks only weakly."""
+    _kept.add(task)
+    task.add_done_callback(_kept.discard)
+    return task
+
+
 @types.coroutine
 def turn() -> Generator[None, None, None]:
     """One turn of the loop, for whoever else is ready; `asyncio.sleep(0)` makes a coroutine around this."""

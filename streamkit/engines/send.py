@@ -34,9 +34,8 @@ from .ending import log_before_close, run_commit_hooks
 from .handed import came_to_nothing, logged
 from .messages import body_message, encoded, request_of
 from .phases import CARED, CARRIED, HELD, NEW, OVER, OWN
-from .ready import DONE, Lasting
+from .ready import DONE, Lasting, keep
 from .registry import check_room
-from .task import keep
 from .thread import HOOK_FAILED, NOT_IN_HOOK
 from .twin import Twin
 from .waits import reached

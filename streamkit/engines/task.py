@@ -16,7 +16,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core.commit import State
 from ..core.framing import Body, Request
@@ -33,12 +33,11 @@ from .gather import LoopGather
 from .handed import logged
 from .late import close_told_async
 from .reading import Wake, resolve
-from .ready import DONE, Lasting, Ready, ready, ready_on
+from .ready import DONE, Lasting, Ready, keep, ready, ready_on
 from .thread import HOOK_FAILED, NOT_IN_HOOK
 from .twin import Twin
 from .waits import LoopWaits, future_of
 
-Result = TypeVar("Result")
 # The `_at_work` of the stream whose producer works here, or has made this task, as `asyncio.wait_for` does.
 WORKING: ContextVar[object] = ContextVar("streamkit.producer", default=None)
 
@@ -389,13 +388,3 @@ class TaskStream(LoopStream):
 
 if not TYPE_CHECKING and STREAMS is not None:
     TaskStream.write = STREAMS.Write(TaskStream, TaskStream.write)
-
-
-_kept: set[asyncio.Task[Any]] = set()
-
-
-def keep(task: asyncio.Task[Result]) -> asyncio.Task[Result]:
-    """Hold a task that nobody may await: a loop refers to its tasks only weakly."""
-    _kept.add(task)
-    task.add_done_callback(_kept.discard)
-    return task

@@ -21,8 +21,8 @@ from .logs import ASGI_LOG
 from .loop import Loops
 from .messages import abort_transport, body_message
 from .passing import PassingMessages
+from .ready import keep
 from .spool import Spool
-from .task import keep
 from .waits import LoopWaits
 
 # Where the last head that was no stream's had its Content-Type, which, where its Content-Length,
