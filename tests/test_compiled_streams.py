@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 import sys
+import typing
+import weakref
 from collections.abc import Awaitable, Callable
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 import pytest
@@ -88,8 +91,6 @@ def test_a_result_that_refers_to_its_awaitable_is_collected(parts: Any) -> None:
     alive: list[int] = []
 
     def make() -> None:
-        import weakref
-
         result = Result()
         result.told = parts.Given(result)
         weakref.finalize(result, alive.append, 1)
@@ -306,8 +307,18 @@ def test_other_objects_are_not_written_to(parts: Any) -> None:
 
 def test_the_method_says_of_itself_what_the_Python_says(parts: Any) -> None:
     assert isinstance(inspect.getattr_static(TaskStream, "write"), parts.Write)
-    assert list(inspect.signature(TaskStream.write).parameters) == ["self", "data"]
+    for ask in (inspect.signature, inspect.getdoc, typing.get_type_hints, repr_of_bound, name_of):
+        assert ask(TaskStream.write) == ask(python_write)
+    assert name_of(functools.wraps(TaskStream.write)(idle)) == ("write", "TaskStream.write")
     asyncio.run(_bound())
+
+
+def name_of(method: Any) -> tuple[str, str]:
+    return method.__name__, method.__qualname__
+
+
+def repr_of_bound(method: Any) -> str:
+    return repr(MethodType(method, 5))
 
 
 async def _bound() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from typing import Any
 
 import pytest
 from driving import PATIENCE, scope_of
 
 import streamkit
+from streamkit.engines.thread import ThreadStream
+from streamkit.errors import ClientDisconnected, StreamEnded
 
 
 class Server:
@@ -84,3 +88,51 @@ def test_a_server_that_cannot_send_has_no_client_and_gets_no_further_message(way
     server = asyncio.run(main())
     names = ["start", "all", "last"]
     assert (server.sent, server.outcomes) == (names[: names.index(gone_at)], ["disconnected"])
+
+
+class Started:
+    """A server whose head is on its way until the producer, in its thread, has ended."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.ended = asyncio.Event()
+
+    async def receive(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+        if message["type"] == "http.response.start":
+            await asyncio.wait_for(self.ended.wait(), PATIENCE)
+
+
+def test_a_client_that_is_given_up_while_its_head_leaves_gets_no_half_body_as_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taking = ThreadStream.next_now
+
+    def given_up_first(stream: ThreadStream) -> bytes | None:
+        # As the clock does in its own thread, of a client that takes nothing.
+        clock = threading.Thread(target=stream.give_up, args=(StreamEnded("timed_out", "it took nothing"),))
+        clock.start()
+        clock.join(PATIENCE)
+        return taking(stream)
+
+    async def request() -> list[Any]:
+        loop, server = asyncio.get_running_loop(), Started()
+
+        def producer(stream: Any) -> None:
+            stream.on_finish(lambda stream: None)
+            stream.write(b"half of what the client is to get")
+            stream.close()
+            loop.call_soon_threadsafe(server.ended.set)
+
+        monkeypatch.setattr(ThreadStream, "next_now", given_up_first)
+        with contextlib.suppress(asyncio.CancelledError, ClientDisconnected):
+            described = streamkit.stream(producer)(scope_of(), server.receive, server.send)
+            await asyncio.wait_for(described, PATIENCE)
+        return server.sent
+
+    sent = asyncio.run(request())
+    assert sent[0]["type"] == "http.response.start"
+    assert [message for message in sent[1:] if not message.get("more_body")] == []

@@ -250,6 +250,22 @@ def test_messages_are_sent_by_the_task_that_awaits_them(awaits: Any) -> None:
     assert senders[0] is senders[1]  # the head waited for its body
 
 
+def test_a_stream_that_is_touched_while_its_head_waits_is_told_of_its_end() -> None:
+    told: list[Any] = []
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(dict(PLAIN_START))
+        scope[KEY].on_finish(lambda stream: told.append(list(sent)))
+        await send(dict(WHOLE_BODY))
+
+    asyncio.run(through(app, send))
+    assert told == [["http.response.start", "http.response.body"]]
+
+
 def test_a_body_whose_sending_is_given_up_before_it_begins_is_not_sent() -> None:
     sent: list[Any] = []
 

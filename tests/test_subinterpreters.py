@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 SERVE = """
 import asyncio, streamkit
 
@@ -75,5 +77,27 @@ def test_each_interpreter_of_a_process_serves() -> None:
         text=True,
         timeout=120,
         check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "served\n"), done.stderr
+
+
+ISOLATED = """
+import _interpreters as interpreters, sys
+
+for _ in range(2):
+    other = interpreters.create("isolated")
+    failed = interpreters.run_string(other, sys.argv[1])
+    assert failed is None, failed
+    interpreters.destroy(other)
+print("served")
+"""
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="CPython aborts after asyncio in one of them"
+)
+def test_an_interpreter_with_a_lock_of_its_own_serves() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ISOLATED, SERVE], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout) == (0, "served\n"), done.stderr

@@ -206,16 +206,17 @@ class Exchange(Prepared):
             if not stream._done:
                 if not stream._chunks:
                     await self.send(body_message(b"", more=True))  # some servers wait for a body
-            elif reader is stream and not stream._apart and stream._error is None and stream.connected:
-                await self._send_all()
-                return False
+            elif reader is stream and not stream._apart and stream._error is None:
+                chunk = stream.next_now()
+                if chunk is not None or stream.connected:  # asked last: a clock may give up
+                    await self._send_all(chunk or b"")
+                    return False
         except OSError as error:
             raise self._gone() from error
         return True
 
-    def _send_all(self) -> Awaitable[None]:
+    def _send_all(self, chunk: bytes) -> Awaitable[None]:
         """Send a body that was complete before its head had left, as short ones are."""
-        chunk = self.stream.next_now() or b""
         self.last = True
         return self.send({"type": "http.response.body", "body": chunk, "more_body": False})
 

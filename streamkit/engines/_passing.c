@@ -638,6 +638,9 @@ static PyMethodDef functions[] = {
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, prepare},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
     {0, NULL},
 };
 

@@ -185,9 +185,23 @@ static PyMemberDef method_members[] = {
     {NULL},
 };
 
+/* What wrappers and logs ask of a method, as of the Python. */
+static PyObject *method_told(Method *self, void *name) {
+    return PyObject_GetAttrString(self->in_full, name);
+}
+
+static PyGetSetDef method_told_of[] = {
+    {"__name__", (getter)method_told, NULL, NULL, "__name__"},
+    {"__qualname__", (getter)method_told, NULL, NULL, "__qualname__"},
+    {"__doc__", (getter)method_told, NULL, NULL, "__doc__"},
+    {"__annotations__", (getter)method_told, NULL, NULL, "__annotations__"},
+    {NULL},
+};
+
 #define METHOD_SLOTS(new)                                                                           \
     {Py_tp_new, new}, {Py_tp_call, PyVectorcall_Call}, {Py_tp_descr_get, method_get},               \
-    {Py_tp_traverse, method_traverse}, {Py_tp_dealloc, method_dealloc}, {Py_tp_members, method_members}
+    {Py_tp_traverse, method_traverse}, {Py_tp_dealloc, method_dealloc},                             \
+    {Py_tp_members, method_members}, {Py_tp_getset, method_told_of}
 
 enum {
     METHOD_FLAGS = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_METHOD_DESCRIPTOR |
@@ -307,6 +321,9 @@ static int prepare(PyObject *module) {
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, prepare},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
     {0, NULL},
 };
 

@@ -366,7 +366,7 @@ class TaskStream(LoopStream):
         # What `LoopStream` does, in less time, for the end that almost all come to.
         if self._direct and self._fails is None and self._unlogged is None and sys.exc_info()[1] is None:
             response = self.response
-            if response is None or not response.last_words("finished"):
+            if response is None or type(response).last_words is StreamingResponse.last_words:
                 with self._mutex:  # a thread's write comes before this, or is refused
                     if self._direct:
                         self._end_now(None)
