@@ -230,6 +230,24 @@ async def bare_send(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+async def bare_call(scope: Scope, receive: Receive, send: Send) -> None:
+    """The least that a thread takes: it calls the loop for each chunk, and there is no error."""
+    ask: Ask = scope["bench.ask"]
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def produce() -> None:
+        for chunk in ask.chunks():
+            loop.call_soon_threadsafe(queue.put_nowait, chunk)
+
+    headers = [(b"content-type", TEXT.encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    POOL.submit(produce)
+    for _ in range(ask.count):
+        await send({"type": "http.response.body", "body": await queue.get(), "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 async def async_items(ask: Ask) -> AsyncIterator[bytes]:
     for chunk in ask.chunks():
         yield chunk
@@ -315,6 +333,7 @@ async def asgi_task_sync(scope: Scope, receive: Receive, send: Send) -> None:
 
 ASGI: dict[str, ASGIApp] = {
     "send": bare_send,
+    "call": bare_call,
     "starlette-async": starlette_async,
     "starlette-sync": starlette_sync,
     "task": asgi_task,

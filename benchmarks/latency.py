@@ -40,7 +40,7 @@ STAMP = re.compile(rb"@([0-9a-f]{16})")
 
 STACKS: dict[str, tuple[str, list[str]]] = {
     "gthread": ("generator", ["generator", "thread", "lock", "queue"]),  # the last two: any second thread
-    "uvicorn": ("send", ["send", "task", "function"]),
+    "uvicorn": ("send", ["send", "task", "function", "call"]),  # the last: any thread that calls the loop
 }
 TARGETS: dict[str, Target] = {
     "thread": Target("thread - generator, gthread, p50", 30, at_least=False, unit="µs"),
