@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from types import MethodType, ModuleType
 from typing import Any
 
+import passing_judge
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,6 +119,29 @@ def test_a_stream_begins_as_in_Python(parts: Any, kind: type[Reading]) -> None:
     assert all(begun[name] is value for name, value in slots_of(theirs).items())
     assert {"_state", "_tail", "_at_work", "_writers"} <= set(begun)
     assert not {"_mutex", "_chunks", "_room", "options", "response"} & set(begun)
+
+
+def test_parts_that_were_compiled_from_other_sources_are_refused(
+    parts: Any, compiled_parts: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled_parts, "_EDITION", parts.EDITION + 1)
+    for name in ("_passing", "_streams"):
+        with pytest.raises(ImportError, match=rf"{name}.* was compiled from other sources"):
+            compiled_parts._compiled(name)
+
+
+def test_a_stream_under_asgi_has_no_dict_of_its_own() -> None:
+    seen: list[dict[str, object]] = []
+
+    async def producer(stream: Any) -> None:
+        await stream.write(b"chunk")
+        seen.append(dict(vars(stream)))
+
+    async def send(message: Any) -> None:
+        return None
+
+    asyncio.run(streamkit.stream(producer)(dict(passing_judge.SCOPE), passing_judge.receive, send))
+    assert seen == [{}]
 
 
 def test_no_stream_begins_with_what_another_has(parts: Any) -> None:

@@ -122,7 +122,6 @@ def test_a_client_that_is_given_up_while_its_head_leaves_gets_no_half_body_as_wh
         loop, server = asyncio.get_running_loop(), Started()
 
         def producer(stream: Any) -> None:
-            stream.on_finish(lambda stream: None)
             stream.write(b"half of what the client is to get")
             stream.close()
             loop.call_soon_threadsafe(server.ended.set)

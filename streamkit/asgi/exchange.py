@@ -209,14 +209,14 @@ class Exchange(Prepared):
             elif reader is stream and not stream._apart and stream._error is None:
                 chunk = stream.next_now()
                 if chunk is not None or stream.connected:  # asked last: a clock may give up
-                    await self._send_all(chunk or b"")
+                    await self._send_last(chunk or b"")  # complete before its head had left
                     return False
         except OSError as error:
             raise self._gone() from error
         return True
 
-    def _send_all(self, chunk: bytes) -> Awaitable[None]:
-        """Send a body that was complete before its head had left, as short ones are."""
+    def _send_last(self, chunk: bytes) -> Awaitable[None]:
+        """Send the message that ends the body."""
         self.last = True
         return self.send({"type": "http.response.body", "body": chunk, "more_body": False})
 
@@ -268,9 +268,8 @@ class Exchange(Prepared):
                 if len(stream._chunks) == held:
                     break
         if stream.connected:
-            self.last = True
             try:
-                await send(body_message(b"", more=False))
+                await self._send_last(b"")
             except OSError as error:
                 raise self._gone() from error
 

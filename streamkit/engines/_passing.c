@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <structmember.h>
 
-enum { EDITION = 1 }; /* of what this and `passing.py` have agreed upon; the same number stands there */
+enum { EDITION = 1 }; /* of what this and the Python have agreed upon; the same number stands in `compiled.py` */
 
 /* ---------------------------------------------------------------- what `share` was given */
 

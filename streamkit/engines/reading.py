@@ -135,22 +135,17 @@ class Reading(BaseStream):
     def _take(self) -> bytes:
         """All that waits, in one piece, or the first of what is sent apart; the mutex is held."""
         chunks = self._chunks
-        if len(chunks) == 1:
-            chunk = chunks[0]
-            self._chunks = []
-            self._room = self._high_water
-        elif self._apart and len(chunks) <= MOST_APART:
+        if self._apart and 1 < len(chunks) <= MOST_APART:
             chunk = chunks[0]
             self._chunks = chunks[1:]
             self._room = min(self._high_water, self._room + len(chunk))
         else:
-            chunk = b"".join(chunks)
+            chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._chunks = []
             self._room = self._high_water
         if self._writers:
             self._wake_writers()
-        self._taken_bytes += len(chunk)
-        self._tail = chunk[-2:]
+        self._hand_over(chunk)
         return chunk
 
     def _hand_over(self, chunk: bytes) -> None:

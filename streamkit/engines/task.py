@@ -379,8 +379,7 @@ class TaskStream(LoopStream):
             return False
         if self._committer is not None or self._state is not State.STARTED:
             return False
-        if self._status != 200 or self._ending or self._abort or self._put_off or self._outcome:
-            self._check_open(len(chunk))
+        self._check_open(len(chunk))
         with self._mutex:  # a thread must see none of it, or all
             self._commit_now()
         return self._direct
