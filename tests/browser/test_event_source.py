@@ -311,7 +311,7 @@ def test_a_closed_tab_is_noticed_at_once_under_asgi_and_within_the_heartbeat_und
     site.wait_for_note("disconnected", AT_ONCE)
 
 
-def test_a_502_from_nginx_stops_a_source_for_good_which_a_cut_does_not(
+def test_a_502_from_nginx_closes_a_source(
     server: Mortal, page: WebDriver, nginx: Callable[..., Any]
 ) -> None:
     with nginx(server) as port:
