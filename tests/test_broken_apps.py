@@ -6,12 +6,13 @@ Rule: half a body never looks whole, and what was said before a breach is not lo
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from driving import PATIENCE, Answer, AsgiServer, WsgiServer
+from driving import PATIENCE, Answer, AsgiServer, WsgiServer, until
 from shapes import WITH_STREAM, Run, Serve, serving
 
 import streamkit
@@ -283,3 +284,28 @@ def test_a_hook_that_wants_the_process_to_exit_takes_no_other_stream_along(momen
     assert not failed.complete
     assert (answer.body, answer.complete, answer.error) == (b"ab", True, None)
     assert isinstance(failed.error, (StreamKitError, ValueError, wish))
+
+
+@pytest.mark.parametrize("wish", [SystemExit, KeyboardInterrupt])
+def test_a_wish_to_exit_is_logged_once_and_when_it_is_raised(
+    wish: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not by asyncio too, whenever the task is collected, which may be amid another request."""
+
+    async def failing(stream: Any) -> None:
+        def hook(stream: Any, error: BaseException) -> None:
+            raise wish
+
+        stream.on_error(hook)
+        await stream.write("a")
+        raise ValueError("boom")
+
+    def logged() -> list[Any]:
+        return [(record.name, type(record.exc_info[1])) for record in caplog.records if record.exc_info]
+
+    with WsgiServer(streamkit.stream(failing)) as server:
+        for times in 1, 2, 3:  # each lets the shared loop go of the one before
+            server.request().finish()
+            assert until(lambda times=times: len(logged()) == times)
+            gc.collect()
+    assert logged() == [("streamkit", wish)] * 3

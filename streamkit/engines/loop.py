@@ -135,7 +135,9 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
             loop.run_forever()
         except (SystemExit, KeyboardInterrupt) as error:
             # Of one task, which has it: the streams of all others go on.
-            LOG.warning("a task of the shared loop wanted the process to exit, which it cannot: %r", error)
+            LOG.warning(
+                "a task of the shared loop wanted the process to exit, which it cannot", exc_info=error
+            )
         else:
             return
 

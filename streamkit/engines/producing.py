@@ -66,8 +66,10 @@ async def run(stream: LoopStream) -> None:
             await close_unread(stream, response)
         try:
             await fail_async(stream, error, stream._end)
-        except BaseException:  # whatever a hook does, the reader is not left waiting
+        except BaseException as raised:  # whatever a hook does, the reader is not left waiting
             stream._end(raisable(error))
+            if isinstance(raised, (SystemExit, KeyboardInterrupt)):
+                _leave_to_the_loop(asyncio.current_task())
             raise
         finally:
             del error
@@ -77,6 +79,12 @@ async def run(stream: LoopStream) -> None:
         await end_of_producer(stream, response)
     else:
         stream.close()
+
+
+def _leave_to_the_loop(task: asyncio.Task[None] | None) -> None:
+    """What the loop raises out of this task, asyncio need not log again when the task is freed."""
+    if task is not None:
+        task.add_done_callback(asyncio.Task.exception)
 
 
 async def enter_all(opened: AsyncExitStack, resources: tuple[Any, ...]) -> None:
