@@ -8,6 +8,7 @@ exhaustion, an error, `close()`, and the collector.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -25,6 +26,7 @@ from .logs import WSGI_LOG
 from .pull import Pull
 from .registry import RETRY_AFTER, TOO_MANY, check_room
 from .spool import Spool
+from .stand_in import stand_in_for
 from .thread import ThreadStream
 
 ChannelStream: TypeAlias = "ThreadStream | BridgeStream"
@@ -116,6 +118,9 @@ class StreamBody:
         self._over = False
 
     def __iter__(self) -> StreamBody:
+        stream = self._stream
+        if isinstance(stream, ThreadStream) and stream is self._reader and not stream._done:
+            stream._stand_in = stand_in_for(self, sys._getframe(1))
         return self
 
     def __next__(self) -> bytes:
@@ -162,6 +167,9 @@ class CodedBody(StreamBody):
     def __init__(self, stream: ChannelStream, reader: Reader, coder: Coder) -> None:
         super().__init__(stream, reader)
         self._coder: Coder | None = coder
+
+    def __iter__(self) -> CodedBody:
+        return self  # what is written is not what the server sends
 
     def __next__(self) -> bytes:
         try:

@@ -37,7 +37,7 @@ class Line:
         """Whether the client has closed its side, as far as can be seen."""
         if self._asked is not None:
             return bool(self._asked())
-        poll = _poll()
+        poll = system_poll()
         if self._descriptor is None or poll is None or not _HUNG_UP:
             return False
         looking = poll()
@@ -56,7 +56,7 @@ class Line:
         return True
 
 
-def _poll() -> Callable[[], Any] | None:
+def system_poll() -> Callable[[], Any] | None:
     """The system's own `poll`: gevent's tells nothing of half-closed connections, eventlet has none."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None:

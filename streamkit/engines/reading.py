@@ -11,6 +11,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ..core.base import BaseStream
@@ -20,6 +21,9 @@ from ..core.response import StreamingResponse
 from ..options import Options
 from .compiled import STREAMS
 from .logs import log_error
+
+if TYPE_CHECKING:
+    from .stand_in import StandIn
 
 Wake: TypeAlias = Callable[[], object]
 
@@ -61,7 +65,7 @@ class Reading(BaseStream):
         "_abort", "_apart", "_at_work", "_body", "_bom", "_carrier", "_charset", "_chunks", "_coding",
         "_committer", "_connected", "_direct", "_done", "_ending", "_error", "_failed", "_failure", "_head",
         "_high_water", "_home", "_limit", "_log", "_mutex", "_outcome", "_pairs", "_pulling", "_room",
-        "_state", "_status", "_tail", "_taken_bytes", "_wake", "_watch", "_writers", "options",
+        "_stand_in", "_state", "_status", "_tail", "_taken_bytes", "_wake", "_watch", "_writers", "options",
         "request", "response",
     )  # fmt: skip
 
@@ -95,6 +99,7 @@ class Reading(BaseStream):
         self._carrier: Carrier | None = None  # who sends what is read, under ASGI
         self._writers: tuple[Wake, ...] = ()  # wake the writers that wait for room
         self._wake: Wake | None = None  # wakes the reader that is parked
+        self._stand_in: StandIn | None = None  # sends in the place of a reader that waits
         self._direct = False  # a plain write of bytes needs no further check
         self._apart = False  # its chunks are long enough each to travel alone
         self._done = False  # no chunk will follow
@@ -177,7 +182,11 @@ class Reading(BaseStream):
                 signal = threading.Lock()
                 signal.acquire()
                 self._wake = signal.release
+                if self._stand_in is not None:
+                    self._stand_in.since = monotonic()
             signal.acquire()
+        if self._stand_in is not None:
+            self._stand_in.raise_error()
         self.raise_error()
         if self._given_up and self._ending is not None:
             raise self._ending  # the client may come to life again, and take half a body for whole
@@ -256,12 +265,16 @@ class Reading(BaseStream):
     def leave(self) -> None:
         """The reader is gone: nothing more is taken, and whoever waits is told."""
         with self._mutex:
-            self._connected = self._direct = False
-            self._chunks = []
-            self._wake_reader()
-            self._wake_writers()
+            self._leave_now()
             error, self._error = self._error, None
         self._log_unheard(error)
+
+    def _leave_now(self) -> None:
+        """Take nothing more, and tell whoever waits; the mutex is held."""
+        self._connected = self._direct = False
+        self._chunks = []
+        self._wake_reader()
+        self._wake_writers()
 
     def abandon(self) -> None:
         """`leave` for a destructor, which may run in the midst of anything."""

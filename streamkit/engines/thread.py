@@ -53,9 +53,11 @@ class ThreadStream(Channel, ThreadWaits):
             with self._mutex:
                 if self._direct:
                     size = len(chunk)
+                    wake = self._wake
+                    if wake is not None and self._stand_in is not None and self._stand_in.sends(self, chunk):
+                        return size
                     self._chunks.append(chunk)
                     room = self._room = self._room - size
-                    wake = self._wake
                     if wake is not None:
                         self._wake = None
                         wake()
