@@ -40,7 +40,8 @@ STAMP = re.compile(rb"@([0-9a-f]{16})")
 
 STACKS: dict[str, tuple[str, list[str]]] = {
     "gthread": ("generator", ["generator", "thread", "lock", "queue"]),  # the last two: any second thread
-    "uvicorn": ("send", ["send", "task", "function", "call"]),  # the last: any thread that calls the loop
+    # The last: any thread that calls the loop; and before it, a framework's way to stream from a thread.
+    "uvicorn": ("send", ["send", "task", "function", "starlette-sync", "call"]),
 }
 TARGETS: dict[str, Target] = {
     "thread": Target("thread - generator, gthread, p50", 30, at_least=False, unit="µs"),
@@ -53,6 +54,7 @@ TARGETS: dict[str, Target] = {
 class Measured:
     p50: float  # microseconds
     p99: float
+    cpu: float  # microseconds of the server's CPU a chunk
 
 
 def delays(port: int, path: str) -> list[float]:
@@ -78,9 +80,11 @@ def run_server(kind: str, names: Sequence[str], rounds: int) -> dict[str, list[M
     with serving(kind) as server:
 
         def measure(name: str) -> Measured:
+            before = server.cpu_seconds()
             # The first hundred find a cold pool, a cold cache and a small window.
             taken = delays(server.port, f"/{name}/{CHUNKS}/{SIZE}/{EVERY}")[100:]
-            return Measured(median(taken), quantiles(taken, n=100)[98])
+            cpu = (server.cpu_seconds() - before) / CHUNKS * 1e6
+            return Measured(median(taken), quantiles(taken, n=100)[98], cpu)
 
         print(kind, file=sys.stderr)
         return interleave(names, rounds, measure, say=True)
@@ -105,6 +109,7 @@ def main() -> None:
                     "p50 µs": median(run.p50 for run in runs),
                     "p99 µs": median(run.p99 for run in runs),
                     f"p50 - {peer}, µs": more,
+                    "server CPU µs/chunk": median(run.cpu for run in runs),
                 }
             )
             if target := TARGETS.get(name):
