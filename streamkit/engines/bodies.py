@@ -120,7 +120,7 @@ class StreamBody:
     def __iter__(self) -> StreamBody:
         stream = self._stream
         if isinstance(stream, ThreadStream) and stream is self._reader and not stream._done:
-            stream._stand_in = stand_in_for(self, sys._getframe(1))
+            stream._stand_in = stand_in_for(self, sys._getframe().f_back)
         return self
 
     def __next__(self) -> bytes:
@@ -132,7 +132,7 @@ class StreamBody:
         try:
             chunk = self._reader.next_chunk()
         except BaseException:
-            self._over = True
+            self._let_go()
             self._stream._failed = True
             linger(self._stream)
             outcome = outcome_of(self._stream)
@@ -140,23 +140,27 @@ class StreamBody:
             settle_any(self._stream, outcome)
             raise
         if chunk is None:
-            self._over = True
+            self._let_go()
             settle_any(self._stream, outcome_of(self._stream))
             raise StopIteration
         return chunk
+
+    def _let_go(self) -> None:
+        self._over = True
+        self._stream._stand_in = None  # who keeps the stream need not keep the server's response
 
     def close(self) -> None:
         """The server is done, or the client gone. Never raises: it could only spoil a whole body."""
         if self._over:
             return
-        self._over = True
+        self._let_go()
         if not self._stream.ended:
             self._reader.leave()
         settle_any(self._stream, outcome_of(self._stream))
 
     def __del__(self) -> None:
         if not self._over:
-            self._over = True
+            self._let_go()
             self._reader.abandon()
             settle_any(self._stream, outcome_of(self._stream), waits=False)
 

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 class Watch:
     """What the last look saw."""
 
-    __slots__ = ("since", "taken")
+    __slots__ = ("parked", "since", "taken")
 
     def __init__(self, taken: int, now: float) -> None:
         self.taken = taken  # bytes that the server had
         self.since = now  # seconds; the first look that saw them
+        self.parked = now  # the last look that saw the server wait for us, if any
 
 
 def silence_of(stream: BaseStream, taken: int, now: float) -> float:

@@ -185,11 +185,13 @@ class Channel(Reading):
         if self._is_close_due(now):
             self._close_late()
         silence = silence_of(self, self._taken_bytes, now)
-        if not silence:
+        watch = self._watch
+        if not silence or watch is None:
             return
         left = stuck = False
         with self._mutex:
             if self._wake is not None:
+                watch.parked = now
                 # Under the mutex: the server's thread is with us, so the connection is this one still.
                 left = self._line is not None and self._line.left()
                 if left and self._line is not None:
@@ -197,7 +199,9 @@ class Channel(Reading):
                 if not left and wants_heartbeat(self, silence):
                     self.beat_now()
             else:
-                stuck = silence >= self.options.write_timeout and not self._pulling
+                # A reader that was parked a look ago may have been called just now.
+                held = min(silence, now - watch.parked)
+                stuck = held >= self.options.write_timeout and not self._pulling
         if left:
             self.leave()
         if stuck:

@@ -182,11 +182,13 @@ class Reading(BaseStream):
                 signal = threading.Lock()
                 signal.acquire()
                 self._wake = signal.release
-                if self._stand_in is not None:
-                    self._stand_in.since = monotonic()
+                stand_in = self._stand_in
+                if stand_in is not None:
+                    stand_in.since = monotonic()
             signal.acquire()
-        if self._stand_in is not None:
-            self._stand_in.raise_error()
+        stand_in = self._stand_in
+        if stand_in is not None:
+            stand_in.raise_error()
         self.raise_error()
         if self._given_up and self._ending is not None:
             raise self._ending  # the client may come to life again, and take half a body for whole

@@ -53,8 +53,8 @@ class ThreadStream(Channel, ThreadWaits):
             with self._mutex:
                 if self._direct:
                     size = len(chunk)
-                    wake = self._wake
-                    if wake is not None and self._stand_in is not None and self._stand_in.sends(self, chunk):
+                    wake, stand_in = self._wake, self._stand_in
+                    if wake is not None and stand_in is not None and stand_in.sends(self, chunk):
                         return size
                     self._chunks.append(chunk)
                     room = self._room = self._room - size

@@ -5,12 +5,14 @@ Rule: the loop and the response are gunicorn's; only who asks for them, and hear
 
 from __future__ import annotations
 
+import gc
 import gzip
 import random
 import socket
 import struct
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,7 +30,7 @@ from gunicorn.http.wsgi import Response
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 import streamkit
-from streamkit.engines import reading, stand_in
+from streamkit.engines import channel, reading, stand_in
 from streamkit.errors import ClientDisconnected, StreamClosed
 
 from .wire import Connection, Ending
@@ -41,6 +43,7 @@ class Seen:
     """What gunicorn was given, and by whom."""
 
     writes: list[tuple[str, bytes]] = field(default_factory=list)
+    answers: list[weakref.ref[Response]] = field(default_factory=list)
     before: Callable[[bytes], object] = lambda chunk: None  # called by whoever writes, before gunicorn
     after: Callable[[bytes], object] = lambda chunk: None
 
@@ -55,6 +58,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
     def noted(self: Response, chunk: bytes) -> None:
         seen.writes.append((threading.current_thread().name, chunk))
+        seen.answers.append(weakref.ref(self))
         if threading.current_thread().name != SERVER:
             seen.before(chunk)
         write(self, chunk)
@@ -314,30 +318,84 @@ def test_what_the_server_raises_is_raised_in_its_own_thread(seen: Seen) -> None:
     assert set(ends) == {"disconnected", "ClientDisconnected"}
 
 
-def test_a_body_is_cut_where_a_write_was_interrupted(seen: Seen) -> None:
-    """Half a chunk may be on its way, and what follows would be taken for the rest of it."""
+@pytest.mark.parametrize("kind", [BaseException, Exception])
+def test_a_body_is_cut_where_a_write_was_interrupted(seen: Seen, kind: type[BaseException]) -> None:
+    """As some limits on time do it: what follows would be taken for the rest of a chunk that is half sent."""
 
-    class OutOfTime(BaseException):
+    class OutOfTime(kind):  # type: ignore[valid-type, misc]
         pass
+
+    ends: list[Any] = []
 
     def producer(stream: Any) -> None:
         def interrupt(chunk: bytes) -> None:
             raise OutOfTime
 
+        stream.on_finish(lambda stream: ends.append(stream.outcome))
         stream.write(b"first")
         assert until(lambda: is_parked(stream))
         seen.after = interrupt
         try:
             stream.write(b" second")
         except OutOfTime:
-            raised.append("to whoever wrote")
-
-    raised: list[str] = []
+            ends.append("out of time")
 
     with gunicorn(streamkit.stream(producer)) as (port, _), ask(port) as client:
         reply = client.reply()
     assert (reply.body, reply.ending) == (b"first second", Ending.TRUNCATED)
-    assert raised == ["to whoever wrote"]
+    assert until(lambda: len(ends) == 2)
+    assert set(ends) == {"out of time", "failed"}
+
+
+def test_who_keeps_a_stream_does_not_keep_the_servers_response(seen: Seen) -> None:
+    kept: list[Any] = []
+
+    def producer(stream: Any) -> None:
+        kept.append(stream)
+        stream.write(b"first")
+        assert until(lambda: is_parked(stream))
+        stream.write(b" second")
+
+    with gunicorn(streamkit.stream(producer)) as (port, _), ask(port) as client:
+        assert client.reply().body == b"first second"
+    gc.collect()
+    assert [answer() for answer in seen.answers] == [None] * 2
+
+
+def test_the_clock_takes_nobody_for_stuck_who_was_called_just_now(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks at a long silence, and before it has the mutex somebody writes."""
+    late, sending, looked = (threading.Event() for _ in range(3))
+    of_stream, ends = channel.silence_of, []
+
+    def silence_of(stream: Any, *looking: Any) -> float:
+        silence = of_stream(stream, *looking)
+        if silence >= stream.options.write_timeout and not late.is_set():
+            late.set()
+            assert sending.wait(PATIENCE)
+            clock.submit(looked.set)
+        return silence
+
+    def producer(stream: Any) -> None:
+        def hold(chunk: bytes) -> None:
+            seen.before = lambda chunk: None
+            sending.set()
+            assert looked.wait(PATIENCE)
+
+        stream.on_finish(lambda stream: ends.append(stream.outcome))
+        stream.write(b"first")
+        assert until(lambda: is_parked(stream))
+        assert late.wait(PATIENCE)
+        seen.before = hold
+        stream.write(b" second")
+
+    monkeypatch.setattr(channel, "silence_of", silence_of)
+    app = streamkit.stream(producer, options={"heartbeat": None, "write_timeout": 0.2})
+    with ThreadPoolExecutor(1) as clock, gunicorn(app) as (port, _), ask(port) as client:
+        reply = client.reply()
+    assert (reply.body, reply.ending) == (b"first second", Ending.COMPLETE)
+    assert ends == ["finished"]
 
 
 def shouted(app: Any) -> Callable[..., Any]:
