@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import gzip
 import random
+import select
 import socket
 import struct
 import threading
@@ -329,6 +330,8 @@ def test_a_body_is_cut_where_a_write_was_interrupted(seen: Seen, kind: type[Base
 
     def producer(stream: Any) -> None:
         def interrupt(chunk: bytes) -> None:
+            with ThreadPoolExecutor(1) as threads:
+                threads.submit(stream.write, b" third").result(PATIENCE)
             raise OutOfTime
 
         stream.on_finish(lambda stream: ends.append(stream.outcome))
@@ -508,10 +511,16 @@ def test_a_client_that_reads_nothing_holds_nobody_in_the_midst_of_a_write(seen: 
     streams: list[Any] = []
     ended: Future[BaseException | None] = Future()
 
+    def is_full() -> bool:
+        answer = seen.answers[0]() if seen.answers else None
+        return answer is not None and not select.select([], [answer.sock], [], 0)[1]
+
     def producer(stream: Any) -> None:
         streams.append(stream)
+        stream.write(b"x")
         try:
             while True:
+                assert until(lambda: is_parked(stream) or is_full())
                 stream.write(b"x" * 1000)
         except (StreamClosed, ClientDisconnected) as error:  # the server may have closed by then
             ended.set_result(error)
@@ -520,7 +529,7 @@ def test_a_client_that_reads_nothing_holds_nobody_in_the_midst_of_a_write(seen: 
     app = streamkit.stream(producer, options={"high_water": high_water})
     with gunicorn(app) as (port, _), ask(port, receive_buffer=4096) as client:
         client.head()
-        assert until(lambda: streams and streams[0].tell() - streams[0].bytes_sent > high_water)
+        assert until(lambda: is_full() and streams[0].tell() - streams[0].bytes_sent > high_water)
         streams[0].abort("enough")
         assert ended.result(PATIENCE)
         assert set(b"".join(chunk.payload for chunk in client.chunks())) == {ord("x")}
