@@ -239,7 +239,7 @@ def test_max_duration_ends_an_event_stream_cleanly(
     served: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     ends = Ends()
-    answer = served(endless, content_type=EVENTS, options={"max_duration": 0.6, **ends.options})
+    answer = served(endless, content_type=EVENTS, options={"max_duration": 2.0, **ends.options})
     assert answer.finish().body.startswith(b"data: 0\n\n")
     assert (answer.complete, answer.error) == (True, None)
     assert (ends.come(), ends.errors) == (["timed_out"], [])
@@ -248,7 +248,7 @@ def test_max_duration_ends_an_event_stream_cleanly(
 
 def test_max_duration_cuts_a_body_that_would_look_whole(served: Serve) -> None:
     ends = Ends()
-    answer = served(endless, options={"max_duration": 0.6, **ends.options}).finish()
+    answer = served(endless, options={"max_duration": 2.0, **ends.options}).finish()
     assert answer.body.startswith(b"data: 0\n\n")
     assert not answer.complete
     assert isinstance(answer.error, StreamEnded)
