@@ -6,6 +6,7 @@ Rule: whoever is awaited here can be cut off from outside, and says so to the pr
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from ..core.context import inherited
 from ..core.framing import TOO_LONG, Body
@@ -208,12 +209,16 @@ class Exchange(Prepared):
             elif reader is stream and not stream._apart and stream._error is None:
                 chunk = stream.next_now()
                 if chunk is not None or stream.connected:  # asked last: a clock may give up
-                    self.last = True
-                    await self.send(body_message(chunk or b"", more=False))
-                    return False  # it was complete before its head had left
+                    await self._send_last(chunk or b"")  # complete before its head had left
+                    return False
         except OSError as error:
             raise self._gone() from error
         return True
+
+    def _send_last(self, chunk: bytes) -> Awaitable[None]:
+        """Send the message that ends the body."""
+        self.last = True
+        return self.send({"type": "http.response.body", "body": chunk, "more_body": False})
 
     def _gone(self) -> ClientDisconnected:
         self.stream.leave()  # "raise an OSError if the client is gone" -- ASGI 2.4
@@ -263,9 +268,8 @@ class Exchange(Prepared):
                 if len(stream._chunks) == held:
                     break
         if stream.connected:
-            self.last = True
             try:
-                await send(body_message(b"", more=False))
+                await self._send_last(b"")
             except OSError as error:
                 raise self._gone() from error
 

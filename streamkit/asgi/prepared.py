@@ -71,6 +71,14 @@ def clock_of(stream: ChannelStream) -> Clock:
     return thread_clock if isinstance(stream, ThreadStream) else loop_clock(stream._loop)
 
 
+def _hook_in(loop: asyncio.AbstractEventLoop | None) -> None:
+    """Stand before the server's handlers of signals, where no wrap has done so; once for each loop."""
+    clock = loop_clock(loop)
+    if not clock.hooked_in:
+        clock.hooked_in = True
+        signals.hook_in()
+
+
 class Prepared:
     """One request whose description is to be carried out."""
 
@@ -115,10 +123,7 @@ class Prepared:
         fields = fields_of(scope, encoding=bool(options.compress))
         is_fresh = fields is not NO_FIELDS and stream._is_fresh_for(fields)
         if carrier is None and options.signals:
-            clock = loop_clock(stream._loop if isinstance(stream, TaskStream) else None)
-            if not clock.hooked_in:  # no wrap stands before the server's handlers of signals
-                clock.hooked_in = True
-                signals.hook_in()
+            _hook_in(stream._loop if isinstance(stream, TaskStream) else None)
         if carrier is not None:
             carrier.is_carried_by(stream)
             if "gzip" in carrier.options.strip:

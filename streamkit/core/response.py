@@ -94,10 +94,7 @@ class StreamingResponse:
         if isinstance(producer, StreamingResponse):
             raise ProducerError(f"wanted a producer, got the description of a response: {producer!r}")
         self.status = check_status(status)
-        if headers is None and type(content_type) is str:
-            self.headers: Pairs = content_type_alone(content_type)
-        else:
-            self.headers = _described_headers(headers, content_type)
+        self.headers = _described_headers(headers, content_type)
         self.callback = callback
         self.on_error = on_error
         if callback is not None:
@@ -108,7 +105,7 @@ class StreamingResponse:
             _check_flags(keep_open=keep_open, loop=loop)
         self.keep_open = keep_open
         self.loop = loop
-        self.content_length = None if content_length is None else _checked_length(content_length)
+        self.content_length = _length_or_none(content_length)
         self.engine = engine
         self.resources: tuple[Any, ...] = _resources(resources, self.kind) if resources else ()
         self.heartbeat_bytes = heartbeat_bytes
@@ -205,7 +202,9 @@ stream = StreamingResponse
 def _described_headers(headers: Items, content_type: str | None) -> Pairs:
     if content_type is not None and not isinstance(content_type, str):
         raise HeaderError(f"wanted content_type as text such as 'text/html', or None, got {content_type!r}")
-    pairs = [] if headers is None else list(Headers(headers))
+    if headers is None:
+        return [] if content_type is None else content_type_alone(content_type)
+    pairs = list(Headers(headers))
     if content_type is not None and not any(name.lower() == "content-type" for name, _ in pairs):
         pairs[:0] = content_type_alone(content_type)
     return pairs
@@ -250,7 +249,9 @@ def _check_flags(**flags: object) -> None:
         raise OptionsError([f"{name}: wanted True or False, got {flag!r}" for name, flag in strange.items()])
 
 
-def _checked_length(length: object) -> int:
+def _length_or_none(length: object) -> int | None:
+    if length is None:
+        return None
     if isinstance(length, bool) or not isinstance(length, int) or length < 0:
         raise HeaderError(f"wanted content_length as a whole number of bytes from 0 up, got {length!r}")
     return length

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..core.commit import State
+from ..core.commit import State, after
 from ..core.framing import Body
 from ..errors import (
     BodyTooShort,
@@ -47,16 +47,19 @@ class Channel(Reading):
 
     # -- the writer's side
 
-    def _commit_now(self, *, wakes: bool = True) -> None:
+    def _commit_now(self) -> None:
         """Fix the head and let the reader send it; the mutex is held."""
+        self._fix_head_here()
+        if self._wake is not None:
+            self._wake_reader()
+        if self._when_committed is not None:
+            reached(self, "_when_committed")
+
+    def _fix_head_here(self) -> None:
         self._fix_head()
         held_or_sent = self._body is Body.STREAM or self._body is Body.WHOLE
         is_open = self._connected and self._put_off is None
         self._direct = held_or_sent and self._limit is None and is_open
-        if wakes and self._wake is not None:
-            self._wake_reader()
-        if self._when_committed is not None:
-            reached(self, "_when_committed")
 
     def _append(self, chunk: bytes) -> None:
         """Take the chunk, and tell the reader; the mutex is held."""
@@ -133,7 +136,10 @@ class Channel(Reading):
                 return
             self._abort = StreamAborted(reason)
             self._chunks = []
-            self._end_now(self._abort)
+            self._state = after(self._state, "abort")
+            self._error = self._abort
+            self._finish()
+            self._wake_writers()
 
     def _end(self, error: BaseException | None) -> None:
         """No chunk will follow; with an error, the reader raises it after the last one."""
@@ -147,9 +153,11 @@ class Channel(Reading):
             self._log_unheard(error)
 
     def _end_now(self, error: BaseException | None) -> None:
-        """End it, so that no chunk will follow, and tell whoever waits; the mutex is held."""
         self._error = error
         self._state = State.ABORTED if error is not None or self._state is State.STARTED else State.FINISHED
+        self._finish()
+
+    def _finish(self) -> None:
         self._done = True
         self._direct = False
         if self._wake is not None:

@@ -374,13 +374,12 @@ class TaskStream(LoopStream):
         return super().close()
 
     def _commits_for(self, chunk: bytes) -> bool:
-        """Commit for the first chunk, where nothing stands against it; whether it needs no further check."""
-        if self._state is not State.STARTED or self._commit_hooks or self._committer is not None:
+        """Commit for the first chunk, where no hook stands before it; whether it needs no further check."""
+        if self._head is not None or self._commit_hooks:
             return False
-        if self._ending is not None or self._put_off is not None or self._outcome is not None:
-            return False  # the write in full says what is wrong
-        if self._status != 200:
-            self._check_open(len(chunk))
+        if self._committer is not None or self._state is not State.STARTED:
+            return False
+        self._check_open(len(chunk))
         with self._mutex:  # a thread must see none of it, or all
             self._commit_now()
         return self._direct

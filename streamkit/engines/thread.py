@@ -30,7 +30,7 @@ from .gather import ThreadGather
 from .late import close_soon
 from .logs import log_error
 from .pool import pool
-from .waits import ThreadWaits, future_of
+from .waits import ThreadWaits, future_of, reached
 
 # One that may be taken again: the collector may run a destructor that adds an event in its midst.
 guarded_by(threading.RLock)
@@ -93,12 +93,13 @@ class ThreadStream(Channel, ThreadWaits):
         with self._mutex:
             if self._committer is not None or self._state is not State.STARTED or self._commit_hooks:
                 return False
-            self._commit_now(wakes=False)
+            self._fix_head_here()
             try:
                 if (self._direct and size) or self._admits(size):
                     self._append(chunk)
             finally:
                 self._wake_reader()
+                reached(self, "_when_committed")
             if self._room < 0:
                 self._wait_on_thread()
         return True

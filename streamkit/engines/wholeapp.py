@@ -92,14 +92,14 @@ class AppStream(ThreadStream):
         if request_stream.carried is not None or request_stream._is_written:
             raise StreamError(ANSWERED)
 
-    def _commit_now(self, *, wakes: bool = True) -> None:
+    def _fix_head_here(self) -> None:
         try:
             check_room(self, thread_clock)
         except TooManyStreams as error:
             self.request_stream.refused = self._refusal = error
             raise
         thread_clock.add(self)  # it is open from here on, though the server's thread does not know yet
-        super()._commit_now(wakes=wakes)
+        super()._fix_head_here()
 
     def start_app(self, app: WSGIApp, environ: Environ, context: Context) -> None:
         """Run the application in this context."""
