@@ -17,6 +17,7 @@ from shapes import SYNC, Run, Serve, serving
 from twinned import server_for, ways
 
 import streamkit
+from streamkit.errors import StreamClosed
 
 
 class Boom(Exception):
@@ -237,6 +238,30 @@ def test_a_thread_s_write_is_refused_after_a_close_that_was_put_off(way: str, fi
         answer = server.request().finish()
     assert (answer.complete, refused) == (True, [streamkit.StreamClosed])
     assert b"more" not in answer.body
+
+
+@ways
+@pytest.mark.parametrize("chunk", [b"late", "late"], ids=["bytes", "text"])
+def test_a_first_write_after_a_close_that_was_put_off_is_refused_and_commits_nothing(
+    way: str, chunk: bytes | str
+) -> None:
+    """So that the error is still a real 500."""
+    committed: list[bool] = []
+
+    async def producer(stream: Any) -> None:
+        try:
+            raise Boom
+        except Boom:
+            await stream.close()
+            with pytest.raises(StreamClosed):
+                await stream.write(chunk)
+            committed.append(stream.committed)
+            raise
+
+    with server_for(way, producer, {}) as server:
+        answer = server.request().finish()
+    assert committed == [False]
+    assert (answer.committed, type(answer.error)) == (False, Boom)
 
 
 @pytest.mark.parametrize("interface", ["wsgi", "asgi"])
