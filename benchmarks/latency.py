@@ -43,12 +43,10 @@ STACKS: dict[str, tuple[str, list[str]]] = {
     # The last: any thread that calls the loop; and before it, a framework's way to stream from a thread.
     "uvicorn": ("send", ["send", "task", "function", "starlette-sync", "call"]),
 }
-# Each by its plain way: a synchronous function has no `send` to call, but a framework that iterates for it.
-PLAIN_WAYS = {"thread": "generator", "task": "send", "function": "starlette-sync"}
 TARGETS: dict[str, Target] = {
     "thread": Target("thread - generator, gthread, p50", 30, at_least=False, unit="µs"),
     "task": Target("task - bare send, uvicorn, p50", 30, at_least=False, unit="µs"),
-    "function": Target("sync function - Starlette's, uvicorn, p50", 30, at_least=False, unit="µs"),
+    "function": Target("sync function - bare send, uvicorn, p50", 30, at_least=False, unit="µs"),
 }
 
 
@@ -100,23 +98,22 @@ def main() -> None:
     for kind, (peer, names) in STACKS.items():
         if options.server not in (None, kind):
             continue
-        asked = chosen(names, options.only, peer)
-        compared = {*asked, *(PLAIN_WAYS[name] for name in asked if name in PLAIN_WAYS)}
-        results = run_server(kind, [name for name in names if name in compared], options.rounds)
-        p50 = {name: [run.p50 for run in runs] for name, runs in results.items()}
+        results = run_server(kind, chosen(names, options.only, peer), options.rounds)
+        base = [run.p50 for run in results[peer]]
         rows = []
         for name, runs in results.items():
+            more = paired_difference([run.p50 for run in runs], base)
             rows.append(
                 {
                     "contender": name,
-                    "p50 µs": median(p50[name]),
+                    "p50 µs": median(run.p50 for run in runs),
                     "p99 µs": median(run.p99 for run in runs),
-                    f"p50 - {peer}, µs": paired_difference(p50[name], p50[peer]),
+                    f"p50 - {peer}, µs": more,
                     "server CPU µs/chunk": median(run.cpu for run in runs),
                 }
             )
             if target := TARGETS.get(name):
-                report.check(target, paired_difference(p50[name], p50[PLAIN_WAYS[name]]))
+                report.check(target, more)
         report.tables[f"{kind}, a chunk every {EVERY * 1000:g} ms"] = rows
     report.show(as_json=options.json)
 
